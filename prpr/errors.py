@@ -1,0 +1,47 @@
+"""Errors that a user can mend: each message names the value, the place and the mend.
+
+`experiments/` turn them into one line on standard error and an exit code, without a
+traceback: 2 for `ConfigError` (what was asked for), 1 for every other `PrprError`
+(what was met on the way).
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PrprError(Exception):
+    """Base class of the errors that end a command with one readable message."""
+
+    exit_code = 1
+
+
+class ConfigError(PrprError, ValueError):
+    """A setting that cannot be used: names the knob, the value and the allowed values."""
+
+    exit_code = 2
+
+
+class DataError(PrprError, ValueError):
+    """Data that cannot be used: NaN, a wrong shape, too few samples."""
+
+
+class CheckpointError(PrprError):
+    """A checkpoint that is missing, damaged, or of another shape."""
+
+
+class WorkdirError(PrprError):
+    """A working directory that cannot be written, or that holds another run."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> ConfigError:
+    """The error for a name that a table does not have; suggests the nearest one.
+
+    Args:
+      kind: what the table holds, in words ("divergence", "model", ...).
+      name: what was asked for.
+      known: the names that the table has.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
