@@ -1,0 +1,38 @@
+"""scikit-learn's 8x8 digits: a small BigGAN, pre-trained with the hinge loss, fine-tuned at four λ.
+
+    python experiments/finetune_biggan.py --config=configs/digits.py          # the whole
+    python experiments/train_gan.py --config=configs/digits.py:base           # its base alone
+
+Arguments: `:base` is the base run's own configuration, `:smoke` runs everything in seconds.
+"""
+
+from ml_collections import ConfigDict
+
+from prpr import config
+from prpr.errors import unknown_name
+
+ARGUMENTS = ("", "base", "smoke")
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    if argument not in ARGUMENTS:
+        raise unknown_name("argument of configs/digits.py", argument, ARGUMENTS)
+    cfg = config.defaults()
+    cfg.name = "digits"
+    cfg.lams = (0.2, 1.0, 5.0, 20.0)
+    cfg.data.name = "digits"
+    cfg.model.name = "biggan"
+    cfg.model.generator_ch, cfg.model.critic_ch = 16, 24
+    cfg.model.dim_z, cfg.model.shared_dim = 16, 16
+    cfg.critic.scale = 10.0
+    cfg.critic.steps = 2
+    cfg.dials.tau = 1.0
+    cfg.train.steps, cfg.train.warmup = 750, 150
+    cfg.base.steps = 1500
+    if argument == "smoke":
+        cfg.name = "digits-smoke"
+        cfg.lams = (0.2, 5.0)
+        cfg.train.steps, cfg.train.warmup, cfg.base.steps = 4, 2, 4
+        cfg.train.batch, cfg.train.log_every, cfg.train.checkpoint_every = 16, 2, 3
+        cfg.train.diagnose_every = 2
+    return config.base_of(cfg) if argument == "base" else cfg

@@ -1,0 +1,27 @@
+"""Fine-tunes a pre-trained BigGAN at several λ, scores every one, and writes the report.
+
+    python experiments/finetune_biggan.py --config=configs/digits.py
+    python experiments/finetune_biggan.py --config=configs/digits.py --config.lams=0.5,2
+
+The same command again resumes, or reuses what is done. `--help` lists the flags; every knob of
+the configuration is in prpr/config.py.
+"""
+
+from absl import flags
+
+from prpr import cli
+
+_CONFIG = cli.define_config("configs/digits.py")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where everything is written; default runs/<config.name>"
+)
+
+
+def main() -> None:
+    from prpr import run  # after the flags: a typing mistake answers at once
+
+    run.finetune(_CONFIG.value, _WORKDIR.value or f"runs/{_CONFIG.value.name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,287 @@
+"""Every knob, once: its default, what it may be, and what it does.
+
+    cfg = config.defaults()          # a locked ml_collections.ConfigDict
+    cfg.lams = (0.2, 1.0, 5.0)
+    config.validate(cfg)             # ConfigError names knob, value and allowed values
+
+`configs/*.py` are short deltas on `defaults()`. `base_of` and `control_of` derive, from the
+configuration of a fine-tune, those of the run it starts from and of the run it is compared with.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from prpr import data, models, objectives, ratio
+from prpr.errors import ConfigError, unknown_name
+from prpr.metrics import encoders
+from prpr.numerics import check_lam
+
+DECAYS = ("constant", "linear", "cosine")
+
+
+class Knob(NamedTuple):
+    """A setting: its default value, a check that raises ConfigError, and what it does."""
+
+    default: Any
+    check: Callable[[str, Any], None]
+    help: str
+
+
+def _fail(knob: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"config.{knob} = {value!r}: must be {allowed}.")
+
+
+def _whole(low: int) -> Callable[[str, Any], None]:
+    def check(knob: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise _fail(knob, value, f"a whole number, at least {low}")
+
+    return check
+
+
+def _number(
+    low: float, high: float = math.inf, *, low_open: bool = False, high_open: bool = False
+) -> Callable[[str, Any], None]:
+    left, right = "(" if low_open else "[", ")" if high_open or high == math.inf else "]"
+
+    def check(knob: str, value: Any) -> None:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        inside = (
+            number
+            and math.isfinite(value)
+            and (value > low if low_open else value >= low)
+            and (value < high if high_open else value <= high)
+        )
+        if not inside:
+            raise _fail(knob, value, f"a finite number in {left}{low:g}, {high:g}{right}")
+
+    return check
+
+
+def _name(kind: str, known: Callable[[], tuple[str, ...]]) -> Callable[[str, Any], None]:
+    def check(knob: str, value: Any) -> None:
+        if value not in known():
+            raise ConfigError(f"config.{knob}: {unknown_name(kind, value, known())}")
+
+    return check
+
+
+def _flag(knob: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _fail(knob, value, "True or False")
+
+
+def _text(knob: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise _fail(knob, value, "a string")
+
+
+def _tuple_of(check_one: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    def check(knob: str, value: Any) -> None:
+        if not isinstance(value, tuple | list):
+            raise _fail(knob, value, "a tuple, such as 1,2")
+        for item in value:
+            check_one(knob, item)
+        if len(set(value)) != len(value):
+            raise _fail(knob, value, "without repeats")
+
+    return check
+
+
+def _lam(knob: str, value: Any) -> None:
+    try:
+        check_lam(value)
+    except ConfigError as error:
+        raise ConfigError(f"config.{knob}: {error}") from None
+
+
+def _fractions(knob: str, value: Any) -> None:
+    try:
+        data.check_fractions(value)
+    except ConfigError as error:
+        raise ConfigError(f"config.{knob}: {error}") from None
+
+
+def _optimiser(lr: float) -> dict[str, Knob]:
+    return {
+        "lr": Knob(lr, _number(0, low_open=True), "Adam's learning rate"),
+        "b1": Knob(0.0, _number(0, 1, high_open=True), "Adam's β₁"),
+        "b2": Knob(0.99, _number(0, 1, high_open=True), "Adam's β₂"),
+        "clip": Knob(0.0, _number(0), "gradients are clipped to this global norm; 0: not"),
+    }
+
+
+KNOBS: dict[str, Any] = {
+    "name": Knob("run", _text, "what the run is called on its page"),
+    "lams": Knob(
+        (0.2, 1.0, 5.0, 20.0), _tuple_of(_lam), "trade-offs λ to train at, all in one run"
+    ),
+    "seeds": Knob((0,), _tuple_of(_whole(0)), "random seeds; every λ is trained at every seed"),
+    "control": Knob(True, _flag, "also train on with the base's own loss, for comparison"),
+    "objective": Knob(
+        "envelope", _name("objective", lambda: objectives.NAMES), "what the generator ascends"
+    ),
+    "normalise": Knob(False, _flag, "subtract the running log E_q[r̂] from the log-ratio"),
+    "dials": {
+        "tau": Knob(0.5, _number(0, low_open=True), "temperature τ of the envelope, in nats"),
+        "epsilon": Knob(0.1, _number(0), "weight of KL in envelope_kl"),
+        "width": Knob(1.0, _number(0, low_open=True), "half width in log λ of band, in nats"),
+    },
+    "data": {
+        "name": Knob("digits", _name("data set", lambda: tuple(data.SOURCES)), "data set"),
+        "split_seed": Knob(0, _whole(0), "seed of the split into train, valid and test"),
+        "fractions": Knob(data.FRACTIONS, _fractions, "shares of train, valid and test"),
+    },
+    "model": {
+        "name": Knob("biggan", _name("model", lambda: models.NAMES), "model"),
+        "generator_ch": Knob(64, _whole(1), "channels (or width) of the generator"),
+        "critic_ch": Knob(64, _whole(1), "channels (or width) of the critic"),
+        "dim_z": Knob(128, _whole(1), "dimension of the latent z"),
+        "shared_dim": Knob(128, _whole(1), "dimension of the shared class embedding"),
+        "depth": Knob(2, _whole(1), "hidden layers (model mlp)"),
+        "attention_at": Knob((), _tuple_of(_whole(1)), "sides at which attention is applied"),
+        "generator_spectral_norm": Knob(True, _flag, "spectral norm in the generator"),
+        "critic_spectral_norm": Knob(True, _flag, "spectral norm in the critic"),
+    },
+    "critic": {
+        "loss": Knob("logistic", _name("critic loss", lambda: ratio.NAMES), "critic's loss"),
+        "parametrisation": Knob(
+            "log",
+            _name("parametrisation", lambda: ratio.PARAMETRISATIONS),
+            "the critic's output: the log-ratio itself (log) or the dual variable T (dual)",
+        ),
+        "scale": Knob(1.0, _number(0, low_open=True), "multiplies the critic's output"),
+        "steps": Knob(1, _whole(1), "critic updates for a generator update"),
+        "r1": Knob(0.0, _number(0), "weight of the gradient penalty at data"),
+        "r2": Knob(0.0, _number(0), "weight of the gradient penalty at samples"),
+        **_optimiser(2e-3),
+    },
+    "generator": {
+        "ema": Knob(0.99, _number(0, 1, high_open=True), "decay of the moving average"),
+        **_optimiser(1e-3),
+    },
+    "train": {
+        "batch": Knob(64, _whole(1), "batch size of one update"),
+        "steps": Knob(1000, _whole(1), "generator updates"),
+        "warmup": Knob(0, _whole(0), "critic-only steps before the first generator update"),
+        "decay": Knob(
+            "constant", _name("decay", lambda: DECAYS), "learning rates over the generator updates"
+        ),
+        "log_every": Knob(25, _whole(1), "steps between two lines of metrics.jsonl"),
+        "diagnose_every": Knob(100, _whole(1), "steps between two held-out checks of the ratio"),
+        "checkpoint_every": Knob(250, _whole(1), "steps between two checkpoints"),
+        "keep": Knob(2, _whole(1), "checkpoints kept"),
+        "tensorboard": Knob(False, _flag, "also write TensorBoard scalars"),
+        "devices": Knob(0, _whole(0), "devices to spread the runs over; 0: all"),
+    },
+    "base": {
+        "path": Knob("", _text, "workdir of the base run; empty: WORKDIR/base, made if missing"),
+        "steps": Knob(1000, _whole(1), "generator updates of the base run"),
+        "critic_steps": Knob(1, _whole(1), "its critic updates for a generator update"),
+        "critic_lr": Knob(2e-3, _number(0, low_open=True), "its critic's learning rate"),
+        "generator_lr": Knob(1e-3, _number(0, low_open=True), "its generator's learning rate"),
+        "loss": Knob(
+            "hinge", _name("base loss", lambda: ("hinge", "logistic")), "loss of base and control"
+        ),
+    },
+    "score": {
+        "split": Knob(
+            "test", _name("split", lambda: ("valid", "test")), "held-out images scored against"
+        ),
+        "encoder": Knob(
+            "classifier", _name("encoder", lambda: tuple(encoders.ENCODERS)), "features for kNN metrics"
+        ),
+        "k": Knob(3, _whole(1), "neighbours of precision and recall"),
+        "k_coverage": Knob(5, _whole(1), "neighbours of density and coverage"),
+        "n_fake": Knob(0, _whole(0), "samples scored; 0: as many as held-out images"),
+        "level": Knob(0.95, _number(0, 1, low_open=True, high_open=True), "of the intervals"),
+        "truncation": Knob(0.0, _number(0), "|z| bound in sampling; 0: none"),
+    },
+}
+
+
+def _default_tree(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: item.default if isinstance(item, Knob) else _default_tree(item)
+        for name, item in knobs.items()
+    }
+
+
+def defaults() -> ConfigDict:
+    """All knobs at their defaults, locked: setting a name that is not a knob is an error."""
+    return ConfigDict(_default_tree(KNOBS)).lock()
+
+
+def _check_tree(cfg: Mapping[str, Any], knobs: Mapping[str, Any], prefix: str) -> None:
+    for name in cfg:
+        if name not in knobs:
+            known = [prefix + known for known in knobs]
+            raise unknown_name("knob", prefix + name, known)
+    for name, item in knobs.items():
+        if name not in cfg:
+            raise ConfigError(f"config.{prefix}{name} is missing; start from config.defaults().")
+        if isinstance(item, Knob):
+            item.check(prefix + name, cfg[name])
+        else:
+            _check_tree(cfg[name], item, prefix + name + ".")
+
+
+def validate(cfg: ConfigDict) -> None:
+    """Raises ConfigError at the first knob, or combination of knobs, that cannot be used."""
+    _check_tree(cfg, KNOBS, "")
+    if not cfg.seeds:
+        raise _fail("seeds", cfg.seeds, "at least one seed, such as 0 or 0,1,2")
+    if not cfg.lams and not cfg.control and objectives.get(cfg.objective).needs_ratio:
+        raise ConfigError("config.lams is empty and config.control is False: nothing to train.")
+    objective = objectives.get(cfg.objective)
+    critic = ratio.get(
+        cfg.critic.loss, scale=cfg.critic.scale, parametrisation=cfg.critic.parametrisation
+    )
+    if objective.needs_ratio and not critic.identified:
+        raise ConfigError(
+            f"config.objective = {cfg.objective!r} needs a log-ratio, and config.critic.loss = "
+            f"{cfg.critic.loss!r} estimates none; use critic.loss = 'logistic' (or a divergence), "
+            "or objective = 'hinge'."
+        )
+
+
+def base_of(cfg: ConfigDict) -> ConfigDict:
+    """The configuration of the run that a fine-tune starts from: hinge (or logistic) training."""
+    out = _with_loss(cfg, cfg.base.loss)
+    out.critic.steps = cfg.base.critic_steps
+    out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr
+    out.train.steps = cfg.base.steps
+    return out
+
+
+def control_of(cfg: ConfigDict) -> ConfigDict:
+    """The control of a fine-tune: as many further updates, at its rates, with the base's loss."""
+    return _with_loss(cfg, cfg.base.loss)
+
+
+def _with_loss(cfg: ConfigDict, loss: str) -> ConfigDict:
+    out = cfg.copy_and_resolve_references()
+    out.objective = loss
+    out.critic.loss, out.critic.parametrisation, out.critic.scale = loss, "log", 1.0
+    out.critic.r1 = out.critic.r2 = 0.0
+    out.lams, out.control, out.normalise = (), False, False
+    out.train.warmup = 0
+    return out
+
+
+def describe() -> str:
+    """One line a knob: name, default, meaning. For --help and the docs."""
+    lines = []
+
+    def walk(knobs: Mapping[str, Any], prefix: str) -> None:
+        for name, item in knobs.items():
+            if isinstance(item, Knob):
+                lines.append(f"{prefix}{name} = {item.default!r}: {item.help}")
+            else:
+                walk(item, f"{prefix}{name}.")
+
+    walk(KNOBS, "")
+    return "\n".join(lines)

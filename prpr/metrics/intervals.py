@@ -1,0 +1,149 @@
+"""Intervals for metrics of two samples: jackknife over groups, then a score interval.
+
+Notation
+  θ       the metric's values: θ[0, 0] on the whole samples, θ[g, h] without group g of the real
+          and group h of the fake sample (0: nothing left out); shape (1 + G, 1 + H)
+  G, H    number of groups that each sample is cut into, at random
+  n       effective sample size: how many independent draws have the variance that was found
+  t       two-sided Student quantile at `level`
+
+A kNN metric of (real, fake) varies with both samples: each of them makes the balls or is
+counted in them. A binomial interval on the counts alone is too narrow, and a bootstrap
+draws points twice, which shrinks the balls (a duplicate has a neighbour at distance 0).
+So the variance comes from the delete-a-group jackknife (Shao & Tu 1995),
+with the sum over the two samples corrected for what both see:
+
+  V_real = (G−1)/G Σ_g (θ[g, 0] − mean_g)²,   V_fake likewise over h,
+  V_both = (G−1)(H−1)/(GH) Σ_gh (θ[g, h] − row mean − column mean + mean)²
+  Var    = V_real + V_fake − V_both
+
+Why minus: in the Hoeffding decomposition of θ over the groups, a term of a real and b fake
+groups is counted a times in V_real, b times in V_fake and ab times in V_both (Efron & Stein
+1981 for one sample), so a + b − ab times in Var: once when a or b is 1. Precision and density
+are means over single fakes, recall over single reals, so only terms of one sample alone
+(a >= 2, b = 0) count twice: the interval errs on the wide side. Coverage asks whether ANY fake
+is in a ball made by several reals: terms with a, b >= 2 count too little or even below 0,
+and FLOOR · max(V_real, V_fake) is what stands.
+
+Measured, N = M = 400, k = 3 and 5, G = 20, 300 replicates of Gaussians in 8 to 16 dimensions
+(shifted, narrowed, widened) and of mixtures: 95 % intervals cover in 91 % to 99 % of the
+replicates. Lower, 86 % to 89 %, when precision or recall is below 0.1 because the sets lie far
+apart: a few large balls decide, and a draw without them shows neither value nor variance.
+
+The variance is turned into n, and n into a score interval, which stays in the metric's range
+and has a width even at 0 and 1:
+
+  proportion in [0, 1]   Var = v(1−v)/n    Wilson 1927
+  rate in [0, ∞)         Var = v/n         the same construction for a Poisson mean
+
+What is covered is the metric's EXPECTATION AT THESE SAMPLE SIZES and this k, not its limit:
+kNN metrics depend on N, and only numbers at equal N, k and encoder can be compared.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from prpr import errors
+
+# By simulation: 1/2 leaves coverage's 95 % intervals at 91 % to 97 %, 1 makes them three times
+# as wide as needed near 1. The other three metrics seldom meet it.
+FLOOR = 2 / 3
+
+
+class Estimate(NamedTuple):
+    """A number and its interval: low <= value <= high; `k` neighbours where that applies."""
+
+    value: float
+    low: float
+    high: float
+    k: int | None = None
+
+
+def check_level(level: float) -> None:
+    """Raises ConfigError unless 0 < level < 1."""
+    if not 0.0 < level < 1.0:
+        raise errors.ConfigError(
+            f"level={level!r} of an interval must lie between 0 and 1, such as 0.95"
+        )
+
+
+def quantile(level: float, df: float = np.inf) -> float:
+    """t with P(|T| <= t) = level, for Student's T with df degrees of freedom (inf: normal)."""
+    check_level(level)
+    tail = 0.5 + level / 2
+    return float(special.ndtri(tail) if np.isinf(df) else special.stdtrit(df, tail))
+
+
+def proportion(v: float, n: float, t: float) -> tuple[float, float]:
+    """Wilson's interval {p : (v − p)² <= t² p(1−p)/n}, within [0, 1] (Wilson 1927).
+
+    Args:
+      v: observed proportion, in [0, 1].
+      n: effective number of draws, > 0 (need not be whole).
+      t: two-sided quantile, see `quantile`.
+    """
+    c = t * t / n
+    centre = (v + c / 2) / (1 + c)
+    half = np.sqrt(c * v * (1 - v) + c * c / 4) / (1 + c)
+    low = max(0.0, float(centre - half))
+    # At v = 1 rounding can leave the sum just below 1 (at v = 0 the difference is exact).
+    high = 1.0 if v == 1 else min(1.0, float(centre + half))
+    return low, high
+
+
+def rate(v: float, n: float, t: float) -> tuple[float, float]:
+    """Score interval {m : (v − m)² <= t² m/n} of a mean of counts, within [0, ∞)."""
+    c = t * t / n
+    half = np.sqrt(c * v + c * c / 4)
+    return max(0.0, float(v + c / 2 - half)), float(v + c / 2 + half)
+
+
+def jackknife_parts(theta: np.ndarray) -> tuple[float, float, float]:
+    """V_real, V_fake, V_both of θ (1 + G, 1 + H), G and H >= 2: see the module's head."""
+    theta = np.asarray(theta, np.float64)
+    g, h = theta.shape[0] - 1, theta.shape[1] - 1
+    real, fake, both = theta[1:, 0], theta[0, 1:], theta[1:, 1:]
+    both = both - both.mean(axis=0) - both.mean(axis=1)[:, None] + both.mean()
+    v_real = (g - 1) / g * np.sum((real - real.mean()) ** 2)
+    v_fake = (h - 1) / h * np.sum((fake - fake.mean()) ** 2)
+    v_both = (g - 1) * (h - 1) / (g * h) * np.sum(both**2)
+    return float(v_real), float(v_fake), float(v_both)
+
+
+def two_sample(
+    theta: np.ndarray,
+    draws: float,
+    level: float = 0.95,
+    bounded: bool = True,
+    k: int | None = None,
+) -> Estimate:
+    """The interval of a metric of two independent samples.
+
+    Args:
+      theta: θ, shape (1 + G, 1 + H) with G and H >= 2.
+      draws: how many samples the metric is a mean over. n never exceeds it: when no replicate
+        differs (v at 0 or 1), the interval is that of `draws` independent draws.
+      level: probability of covering.
+      bounded: True for a proportion, False for a rate, which may exceed 1.
+      k: kept in the result.
+
+    Raises:
+      ConfigError: level outside (0, 1).
+    """
+    value = float(theta[0, 0])
+    v_real, v_fake, v_both = jackknife_parts(theta)
+    # Var is a difference of estimates, which chance can make far too small, even negative.
+    variance = max(v_real + v_fake - v_both, FLOOR * max(v_real, v_fake))
+    spread = value * (1 - value) if bounded else value
+    if variance > 0 and spread > 0:
+        n = min(draws, spread / variance)
+        # Welch and Satterthwaite
+        df = (v_real + v_fake) ** 2 / (
+            v_real**2 / (theta.shape[0] - 2) + v_fake**2 / (theta.shape[1] - 2)
+        )
+    else:
+        n, df = draws, np.inf
+    low, high = (proportion if bounded else rate)(value, n, quantile(level, df))
+    return Estimate(value, min(low, value), max(high, value), k)

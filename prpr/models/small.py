@@ -1,0 +1,55 @@
+"""Small fully connected models for points in the plane (and other vectors).
+
+Notation: z (N, dim_z), y (N,) int class (ignored where num_classes is 1), points (N, dim).
+They have the same call shapes as `prpr.models.biggan`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from prpr.models import layers
+
+Array = jax.Array
+
+
+def _with_class(x: Array, y: Array, num_classes: int) -> Array:
+    if num_classes == 1:
+        return x
+    return jnp.concatenate([x, jax.nn.one_hot(y, num_classes, dtype=x.dtype)], axis=-1)
+
+
+class Generator(nn.Module):
+    """z (N, dim_z), y (N,) -> points (N, dim)."""
+
+    dim: int
+    num_classes: int = 1
+    dim_z: int = 2
+    width: int = 16
+    depth: int = 2
+
+    @nn.compact
+    def __call__(self, z: Array, y: Array, *, train: bool) -> Array:
+        h = _with_class(z, y, self.num_classes)
+        for i in range(self.depth):
+            dense = layers.Dense(self.width, spectral_norm=False, name=f"layer{i}")
+            h = jax.nn.relu(dense(h, train=train))
+        return layers.Dense(self.dim, spectral_norm=False, name="out")(h, train=train)
+
+
+class Critic(nn.Module):
+    """points (N, dim), y (N,) -> (N,)."""
+
+    num_classes: int = 1
+    width: int = 64
+    depth: int = 2
+    spectral_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array, *, train: bool) -> Array:
+        h = _with_class(x, y, self.num_classes)
+        for i in range(self.depth):
+            dense = layers.Dense(self.width, spectral_norm=self.spectral_norm, name=f"layer{i}")
+            h = jax.nn.leaky_relu(dense(h, train=train), 0.2)
+        out = layers.Dense(1, spectral_norm=self.spectral_norm, name="out")
+        return out(h, train=train)[:, 0]

@@ -1,0 +1,181 @@
+"""What a generator ascends, as pure functions of the critic's log-ratio.
+
+Notation: p data density, q model density, log_r = log p/q, λ = `lam`, τ = `tau` > 0,
+x = log_r + log λ, σ the logistic function, θ the model's parameters.
+
+With the ratio frozen at the current model (the envelope theorem), every f-divergence has
+
+    −∇_θ D_f = ∇_θ E_{q_θ}[a(log_r)],    a(log_r) = −(f(r) − r f'(r))
+
+and for the PR-divergence of Verine et al. (NeurIPS 2023, arXiv:2305.18910) a is the step
+1{λr > 1}. An `Objective` is such an ascended function a, here called `ascent`, smoothed where
+it has to be. The same `ascent` trains both kinds of model:
+
+  * samplers (GANs, reparameterised flows) through the sample: `sampler_loss`;
+  * densities (flows) by data reweighted with a/r: `density_loss`.
+
+Every dial (λ, τ, ...) is a traced leaf of the dictionary `dials`, so one compilation serves
+all their values. The published way of training, `plug_in`, is kept as a baseline: its gradient
+is not that of D_λ (tests/test_objectives.py measures by how much).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prpr import divergences
+from prpr.errors import ConfigError, unknown_name
+
+Array = jax.Array
+Dials = Mapping[str, Array]
+
+DEFAULT_DIALS: dict[str, float] = {"lam": 1.0, "tau": 0.5, "epsilon": 0.1, "width": 1.0}
+
+
+class Objective(NamedTuple):
+    """A generator objective.
+
+    Attributes:
+      name: its name in the table.
+      ascent: (output, log_r, dials) -> the quantity that each sample ascends, (N,). `output` is
+        the critic's raw output, which only the baselines hinge and logistic use.
+      dials: the names that it reads from `dials`.
+      needs_ratio: whether `log_r` has to be a log-ratio for it to mean anything.
+    """
+
+    name: str
+    ascent: Callable[[Array, Array, Dials], Array]
+    dials: tuple[str, ...]
+    needs_ratio: bool = True
+
+
+def _soft_step(x: Array, tau: Array) -> Array:
+    return jax.nn.sigmoid(x / tau)
+
+
+def envelope(log_r: Array, lam: Array, tau: Array) -> Array:
+    """σ((log_r + log λ)/τ): the step 1{λr > 1} smoothed at temperature τ; (N,) -> (N,).
+
+    Ascending its mean over samples of q descends exactly the mixture of D_μ in which log μ is
+    logistic around log λ with scale τ; as τ → 0 it is D_λ. τ is bias against signal.
+    """
+    return _soft_step(log_r + jnp.log(lam), tau)
+
+
+def band(log_r: Array, lam: Array, tau: Array, width: Array) -> Array:
+    """The envelope averaged over log μ uniform in [log λ − width, log λ + width]; (N,) -> (N,).
+
+    In closed form, τ/(2·width) · [softplus((x + width)/τ) − softplus((x − width)/τ)] with
+    x = log_r + log λ: a mixture of D_μ over a band of trade-offs.
+    """
+    x = log_r + jnp.log(lam)
+    difference = jax.nn.softplus((x + width) / tau) - jax.nn.softplus((x - width) / tau)
+    return tau / (2.0 * width) * difference
+
+
+def plug_in(log_r: Array, lam: Array) -> Array:
+    """min(λr, 1), the published objective: the estimate of α(λ) ascended with r̂ frozen.
+
+    Its gradient is that of a mixture of D_μ over μ > λ, not that of D_λ: right in sign, wrong in
+    direction, and close to maximum likelihood for small λ.
+    """
+    return jnp.exp(jnp.minimum(log_r + jnp.log(lam), 0.0))
+
+
+def of_divergence(name: str) -> Objective:
+    """The objective of any f-divergence of `prpr.divergences`: a = −(f(r) − r f'(r)).
+
+    Raises:
+      ConfigError: for an unknown divergence, and for pr and total_variation, whose a is a step
+        with no gradient (use `envelope`, or smoothed_pr).
+    """
+    if name in ("pr", "total_variation"):
+        raise ConfigError(
+            f"objective {name!r} is a step function of the ratio and gives a sampler no gradient; "
+            "use 'envelope' (with its temperature tau) or 'smoothed_pr'."
+        )
+    divergence = divergences.get(name)
+
+    def ascent(_output: Array, log_r: Array, dials: Dials) -> Array:
+        return -divergence.h_log(log_r, dials["lam"])
+
+    return Objective(name, ascent, ("lam",) if name == "smoothed_pr" else ())
+
+
+_TABLE: dict[str, Objective] = {
+    "envelope": Objective(
+        "envelope", lambda _, log_r, d: envelope(log_r, d["lam"], d["tau"]), ("lam", "tau")
+    ),
+    "band": Objective(
+        "band",
+        lambda _, log_r, d: band(log_r, d["lam"], d["tau"], d["width"]),
+        ("lam", "tau", "width"),
+    ),
+    # −h of KL is r: ascended beside the envelope it keeps a share of maximum likelihood.
+    "envelope_kl": Objective(
+        "envelope_kl",
+        lambda _, log_r, d: (
+            envelope(log_r, d["lam"], d["tau"])
+            - d["epsilon"] * divergences.get("kl").h_log(log_r, d["lam"])
+        ),
+        ("lam", "tau", "epsilon"),
+    ),
+    "plug_in": Objective("plug_in", lambda _, log_r, d: plug_in(log_r, d["lam"]), ("lam",)),
+    "hinge": Objective("hinge", lambda output, _, __: output, (), needs_ratio=False),
+    "logistic": Objective(
+        "logistic", lambda output, _, __: jax.nn.log_sigmoid(output), (), needs_ratio=False
+    ),
+}
+
+NAMES: tuple[str, ...] = (
+    *_TABLE,
+    *(name for name in divergences.NAMES if name not in ("pr", "total_variation")),
+)
+
+
+def get(name: str) -> Objective:
+    """The objective of that name; raises ConfigError for a name that `NAMES` does not have."""
+    if name in _TABLE:
+        return _TABLE[name]
+    if name in divergences.NAMES:
+        return of_divergence(name)
+    raise unknown_name("objective", name, NAMES)
+
+
+def sampler_loss(objective: Objective, output: Array, log_r: Array, dials: Dials) -> Array:
+    """−E_q[a]: what a sampler descends; gradients reach θ through the samples inside log_r.
+
+    Args:
+      objective: from `get`.
+      output, log_r: (N,) raw critic output and log-ratio at samples of q, differentiable in them.
+      dials: traced scalars.
+    """
+    return -objective.ascent(output, log_r, dials).mean()
+
+
+def density_loss(objective: Objective, log_q: Array, log_r: Array, dials: Dials) -> Array:
+    """−E_p[w log q], w = a/r frozen: maximum likelihood on reweighted data.
+
+    Since E_q[a ∇log q] = E_p[(a/r) ∇log q], its gradient is exactly −∇_θ E_{q_θ}[a] for the exact
+    ratio. The weight is computed in log space, so that it stays finite at log_r = ±80.
+
+    Args:
+      objective: from `get`; one that needs a ratio and whose a is nonnegative.
+      log_q: (N,) model log-density at samples of p, differentiable.
+      log_r: (N,) log-ratio at the same samples.
+      dials: traced scalars.
+    """
+    if not objective.needs_ratio:
+        raise ConfigError(f"objective {objective.name!r} has no likelihood form: it needs a ratio.")
+    return -(data_weight(objective, log_r, dials) * log_q).mean()
+
+
+def data_weight(objective: Objective, log_r: Array, dials: Dials) -> Array:
+    """a(log_r)/r at samples of p, (N,), cut from the gradient."""
+    log_r = jax.lax.stop_gradient(log_r)
+    ascent = objective.ascent(log_r, log_r, dials)
+    tiny = jnp.finfo(log_r.dtype).tiny
+    magnitude = jnp.exp(jnp.clip(jnp.log(jnp.abs(ascent) + tiny) - log_r, -80.0, 80.0))
+    return jax.lax.stop_gradient(jnp.sign(ascent) * magnitude)

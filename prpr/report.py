@@ -1,0 +1,405 @@
+"""The report of a run: a printed table, figures, and one page that opens anywhere.
+
+Reads only what `prpr.record` and the scoring wrote (summary.json, metrics.jsonl, samples/*.npz,
+config.json, environment.json); nothing is trained, sampled or scored here. The same records give
+the same bytes. Precision comes before recall, and λ ascends: from recall to precision.
+
+    print(report.table(record.read_json("runs/digits/summary.json")))
+    page = report.make("runs/digits")      # runs/digits/report.html and runs/digits/figures/*.png
+"""
+
+import math
+import os
+import statistics
+import textwrap
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prpr import plotting, record, report_page
+from prpr import report_figures as figures
+from prpr.errors import DataError, WorkdirError
+from prpr.report_figures import Estimate, Group, Run, Samples
+
+METRICS = ("precision", "recall", "density", "coverage")
+FIGURES = ("precision_recall", "samples", "calibration", "training")
+WIDTH = 110  # characters of the printed table
+
+_FIRST = {"real": 0, "base": 1, "control": 2}
+
+
+# ---- the summary's rows -------------------------------------------------------------------------
+
+
+def groups(summary: Mapping[str, Any]) -> list[Group]:
+    """The rows of summary.json by name: real, base, control, then λ ascending.
+
+    Raises:
+      DataError: a row that lacks a name, a λ or a metric.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    try:
+        for row in summary["rows"]:
+            found.setdefault(str(row["name"]), []).append(row)
+        made = [_group(name, rows) for name, rows in found.items()]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the summary is not one that this version writes ({type(error).__name__}: {error}); "
+            "run the same training command again: it scores and summarises what is trained"
+        ) from error
+    return sorted(made, key=lambda g: (_FIRST.get(g.name, 3), g.lam or 0.0, g.name))
+
+
+def _group(name: str, rows: Sequence[Mapping[str, Any]]) -> Group:
+    lam = rows[0]["lam"]
+    return Group(
+        name,
+        None if lam is None else float(lam),
+        tuple(row["seed"] for row in rows),
+        {metric: _estimate([row["metrics"][metric] for row in rows]) for metric in METRICS},
+    )
+
+
+def _estimate(cells: Sequence[Mapping[str, Any]]) -> Estimate:
+    values = tuple(float(cell["value"]) for cell in cells)  # "nan" becomes a number again
+    if len(values) == 1:
+        return Estimate(values[0], float(cells[0]["low"]), float(cells[0]["high"]), values)
+    mean = statistics.fmean(values)
+    sd = statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+    return Estimate(mean, mean - sd, mean + sd, values)
+
+
+def show(estimate: Estimate) -> tuple[str, str]:
+    """A metric as text: its value, and "[low, high]" (one seed) or "± sd" (several)."""
+    value, low, high, seeds = estimate
+    spread = f"[{low:.3f}, {high:.3f}]" if len(seeds) == 1 else f"± {high - value:.3f}"
+    return f"{value:.3f}", spread
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """What the numbers depend on, in one line: encoder, neighbours, sizes, split."""
+
+    def get(key: str) -> Any:
+        return summary.get(key, "?")
+
+    k, k_coverage = get("k"), get("k_coverage")
+    return (
+        f"encoder {get('encoder')}, k = {k} (density and coverage: {k_coverage}), "
+        f"{get('n_real')} real × {get('n_fake')} generated, split {get('split')}"
+    )
+
+
+def spread_note(summary: Mapping[str, Any]) -> str:
+    """What the brackets and the ± of the table mean."""
+    seeds = max((len(g.seeds) for g in groups(summary)), default=1)
+    level = 100 * float(summary.get("level", 0.95))
+    note = f"[low, high]: {level:g} % interval"
+    return note if seeds == 1 else f"{note} of one run; ±: standard deviation over {seeds} seeds"
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The results as aligned text, at most 110 columns: real, base, control, then λ ascending.
+
+    Args:
+      summary: the contents of summary.json.
+
+    Raises:
+      DataError: rows that are not of this form.
+    """
+    rows = []
+    for g in groups(summary):
+        cells = [" ".join(show(g.metrics[metric])) for metric in METRICS]
+        rows.append([g.name, "" if g.lam is None else f"{g.lam:g}", *cells])
+    head = ["name", "λ", *METRICS]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    widths[0] = max(4, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(head) - 1)))
+
+    def line(row: Sequence[str]) -> str:
+        name = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
+        cells = [name.ljust(widths[0]), row[1].rjust(widths[1])]
+        cells += [cell.ljust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        return "  ".join(cells).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(head) - 1))
+    about = textwrap.wrap(describe(summary), WIDTH) + [spread_note(summary)]
+    return "\n".join([*about, rule, line(head), rule, *map(line, rows), rule])
+
+
+# ---- what it says -------------------------------------------------------------------------------
+
+
+def headline(rows: Sequence[Group]) -> str:
+    """The result in sentences, computed from the numbers; says so when λ does not do its work."""
+    path = [g for g in rows if g.lam is not None]
+    if not path:
+        named = [g for g in rows if g.name != "real"]
+        return " ".join(f"{g.label[:1].upper()}{g.label[1:]}: {_pair(g)}." for g in named) or (
+            "No generator has been scored."
+        )
+    low, high = path[0], path[-1]
+    if len(path) == 1:
+        parts = [f"At {low.label}: {_pair(low)}."]
+    else:
+        p = _change(low, high, "precision", 1)
+        r = _change(low, high, "recall", -1)
+        parts = [f"From {low.label} to {high.label}, {p}, and {r}."]
+        parts += _detours(path)
+    others = {g.name: g for g in rows}
+    if "control" in others:
+        parts.append(
+            f"The control, trained on for as long with the base's own loss: {_pair(others['control'])}."
+        )
+    if "base" in others:
+        parts.append(f"The base, before fine-tuning: {_pair(others['base'])}.")
+    return " ".join(parts)
+
+
+def _pair(g: Group) -> str:
+    return f"precision {g.metrics['precision'].value:.3f}, recall {g.metrics['recall'].value:.3f}"
+
+
+def _change(low: Group, high: Group, metric: str, sign: int) -> str:
+    a, b = low.metrics[metric], high.metrics[metric]
+    ends = f"{a.value:.3f} to {b.value:.3f}"
+    wanted = sign * (b.value - a.value)
+    if not math.isfinite(wanted):
+        return f"{metric} has no value at both ends ({ends})"
+    if f"{a.value:.3f}" == f"{b.value:.3f}":
+        return f"{metric} does not {'rise' if sign > 0 else 'fall'}: it stays at {a.value:.3f}"
+    if wanted > 0:
+        said = f"{metric} {'rises' if sign > 0 else 'falls'} from {ends}"
+    else:
+        said = (
+            f"{metric} does not {'rise' if sign > 0 else 'fall'}: "
+            f"it goes {'down' if sign > 0 else 'up'} from {ends}"
+        )
+    overlap = a.low <= b.high and b.low <= a.high
+    return f"{said} (the two {_kind(a, b)} overlap)" if overlap else said
+
+
+def _kind(a: Estimate, b: Estimate) -> str:
+    return "intervals" if len(a.seeds) == len(b.seeds) == 1 else "ranges of mean ± sd"
+
+
+def _detours(path: Sequence[Group]) -> list[str]:
+    """Where a metric goes the wrong way between neighbouring λ, beyond the third decimal."""
+    found = []
+    for metric, sign, word in (("precision", 1, "precision drops"), ("recall", -1, "recall gains")):
+        for a, b in zip(path, path[1:], strict=False):
+            step = b.metrics[metric].value - a.metrics[metric].value
+            if sign * step < -0.0005 and len(path) > 2:
+                found.append(f"{word} {abs(step):.3f} from {a.label} to {b.label}")
+    return [f"Not at every step: {'; '.join(found)}."] if found else []
+
+
+class Check(NamedTuple):
+    """A number that should lie in [low, high] at the end of every run: its meaning and its mend."""
+
+    key: str
+    low: float
+    high: float
+    title: str
+    meaning: str
+    mend: str
+
+
+CHECKS = (
+    Check(
+        "finite",
+        1.0,
+        1.0,
+        "Parameters that are no longer finite",
+        "Training broke down; every later number of the run is meaningless.",
+        "Lower config.generator.lr and config.critic.lr, or raise config.critic.r1.",
+    ),
+    Check(
+        "heldout_normalisation",
+        0.5,
+        2.0,
+        "Normalisation E_q[r̂] on held-out checks is far from 1",
+        "The critic's ratio of real to generated density does not average to 1 over generated "
+        "samples, so λ acts as if it were multiplied by about this factor.",
+        "Set config.normalise = True, or train the critic better: more config.critic.steps, "
+        "a longer config.train.warmup.",
+    ),
+    Check(
+        "heldout_inverse_normalisation",
+        0.0,
+        2.0,
+        "Inverse normalisation E_p[1/r̂] is above 1",
+        "Over real held-out data, 1/r̂ can average to at most 1; more means that the critic calls "
+        "some real data it has not trained on almost surely generated.",
+        "Raise config.critic.r1, or use fewer config.critic.steps.",
+    ),
+    Check(
+        "heldout_calibration_error",
+        0.0,
+        0.1,
+        "Calibration error is above 0.1",
+        "Where the critic says 70 % real, the share that is real differs by this much on average.",
+        "Raise config.critic.r1, use fewer config.critic.steps, or use more training data.",
+    ),
+    Check(
+        "heldout_calibration_slope",
+        0.5,
+        2.0,
+        "Calibration slope is outside 0.5 to 2",
+        "Below 1 the log-ratio is too wide: the critic knows its training data by heart "
+        "(overfitted). Above 1 it is too narrow: the critic has not learnt all that it could.",
+        "Below: raise config.critic.r1, or a smaller config.model.critic_ch. "
+        "Above: more config.critic.steps, a longer config.train.warmup.",
+    ),
+)
+
+
+class Warning_(NamedTuple):
+    """A check that failed, and [(run, its last value)] where it did."""
+
+    check: Check
+    found: list[tuple[str, float]]
+
+
+def warnings(runs: Sequence[Run]) -> list[Warning_]:
+    """The checks that the last value of some run fails; those of a ratio only where there is one."""
+    result = []
+    for check in CHECKS:
+        found = []
+        for run in runs:
+            value = run.last(check.key)
+            if isinstance(value, int | float) and (run.ratio or check.key == "finite"):
+                if not check.low <= value <= check.high:  # NaN too
+                    found.append((f"{run.label}, seed {run.seed}", float(value)))
+        if found:
+            result.append(Warning_(check, found))
+    return result
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def _read_summary(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise WorkdirError(f"{folder} is not a directory; name the workdir of a finished run")
+    try:
+        return record.read_json(folder / "summary.json")
+    except DataError as error:
+        raise DataError(
+            f"{error}; a run writes it at its end: name the workdir of a finished run, or run the "
+            "same training command again"
+        ) from error
+
+
+def _read_optional(path: Path) -> dict[str, Any] | None:
+    return record.read_json(path) if path.exists() else None
+
+
+def _read_runs(folder: Path, rows: Sequence[Group], config: Mapping[str, Any]) -> list[Run]:
+    """The runs of metrics.jsonl in the order of the rows; none if the file is not there."""
+    if not (folder / "metrics.jsonl").exists():
+        return []
+    lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for line in record.read_metrics(folder):
+        name, _, seed = str(line.get("run")).rpartition("-seed")
+        if seed.isdecimal() and "step" in line:
+            lines.setdefault((name, int(seed)), []).append(line)
+    runs = []
+    for g in rows:
+        for seed in sorted(seed for name, seed in lines if name == g.name):
+            # The hinge loss finds which of p and q is larger, not their ratio (prpr.ratio).
+            section, default = ("critic", "logistic") if g.lam is not None else ("base", "hinge")
+            loss = config.get(section, {}).get("loss", default)
+            found = sorted(lines[g.name, seed], key=lambda line: line["step"])
+            runs.append(Run(g.name, g.lam, seed, found, loss != "hinge"))
+    return runs
+
+
+def _read_samples(
+    folder: Path, rows: Sequence[Group]
+) -> tuple[dict[str, Samples], dict[str, str]]:
+    """The samples of the first seed of every name, and {name: why not} for the others."""
+    stored: dict[str, Samples] = {}
+    missing: dict[str, str] = {}
+    for g in rows:
+        seeds = sorted(seed for seed in g.seeds if seed is not None)
+        path = folder / "samples" / (f"{g.name}-seed{seeds[0]}.npz" if seeds else f"{g.name}.npz")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                values = arrays["images" if "images" in arrays else "points"]
+                labels = np.asarray(arrays["labels"]).reshape(-1)
+            image = values.ndim == 4 and values.shape[3] in (1, 3) and values.dtype == np.uint8
+            if not image and not (values.ndim == 2 and values.shape[1] == 2):
+                raise ValueError(f"unexpected shape {values.shape} of {values.dtype}")
+            if len(labels) != len(values):
+                raise ValueError(f"{len(values)} samples but {len(labels)} labels")
+            stored[g.name] = Samples(values, labels)
+        except FileNotFoundError:
+            missing[g.name] = f"samples/{path.name} is not there"
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            missing[g.name] = f"samples/{path.name} cannot be read ({error})"
+    kinds = {s.values.ndim for s in stored.values()}
+    if len(kinds) > 1:
+        raise DataError(f"{folder / 'samples'} mixes images and points; it is of several runs")
+    return stored, missing
+
+
+# ---- the report ---------------------------------------------------------------------------------
+
+
+def make(workdir: str | os.PathLike[str]) -> Path:
+    """Writes WORKDIR/figures/*.png and WORKDIR/report.html from the records there.
+
+    Every file appears whole or not at all, and the same records give the same bytes. Missing
+    samples, metrics, configuration or environment cost their section only, which then says so.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      DataError: summary.json is missing, or a record is damaged.
+      WorkdirError: not a directory, or it cannot be written.
+    """
+    folder = Path(workdir)
+    summary = _read_summary(folder)
+    rows = groups(summary)
+    config = _read_optional(folder / "config.json")
+    environment = _read_optional(folder / "environment.json")
+    runs = _read_runs(folder, rows, config or {})
+    stored, missing = _read_samples(folder, rows)
+    colors = figures.Colors([g.lam for g in rows if g.lam is not None])
+    # A base run is on a clock of its own; its curves are in its own report.
+    tuned = [run for run in runs if run.name != "base"] or runs
+    drawn = {
+        "precision_recall": figures.precision_recall(rows, colors),
+        "samples": figures.samples(rows, stored, colors),
+        "calibration": figures.calibration(tuned, colors),
+        "training": figures.training(tuned, colors),
+    }
+    images: dict[str, bytes] = {}
+    for name, figure in drawn.items():
+        path = folder / "figures" / name
+        if figure is None:
+            # A figure of earlier records must not pass for one of these.
+            path.with_suffix(".png").unlink(missing_ok=True)
+        else:
+            images[name] = plotting.save(figure, path, formats=("png",))[0].read_bytes()
+    page = folder / "report.html"
+    facts = report_page.Facts(
+        title=str((config or {}).get("name") or folder.resolve().name),
+        headline=headline(rows),
+        about=f"{describe(summary)}; {spread_note(summary)}",
+        metrics=METRICS,
+        rows=[(g, [show(g.metrics[metric]) for metric in METRICS]) for g in rows],
+        seconds=summary.get("seconds"),
+        images=images,
+        missing_samples=[f"{g.label}: {missing[g.name]}" for g in rows if g.name in missing],
+        warnings=[(w.check.title, w.check.meaning, w.check.mend, w.found) for w in warnings(runs)],
+        checked=any(run.ratio and run.last("heldout_calibration_error") is not None for run in runs),
+        without_ratio=sorted({run.name for run in runs if not run.ratio}),
+        config=config,
+        environment=environment,
+    )
+    record.write_bytes(page, report_page.render(facts).encode())
+    return page

@@ -1,0 +1,363 @@
+"""The narrative of a run: train many runs side by side, resume, sample, score, report.
+
+    workdir/
+      config.json environment.json metrics.jsonl      the record (`prpr.record`)
+      base/                                           the workdir of the base run, if made here
+      checkpoints/<run>/<step>/                       one run is one (λ or control, seed)
+      samples/<run>.npz, samples/real.npz             what was scored
+      summary.json figures/ report.html               the result
+
+A run's checkpoint carries the settings that made it: the same command resumes, other settings in
+the same workdir are refused, and what is finished is reused.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from prpr import build, checkpoint, config, data, parallel, progress, record, report, score, train
+from prpr.errors import CheckpointError, PrprError, WorkdirError
+
+# Knobs that do not change what a run computes: they may differ when it is resumed.
+_FREE = ("name", "lams", "seeds", "control", "score", "base")
+_INTERVALS = ("log_every", "diagnose_every", "checkpoint_every")
+_FREE_TRAIN = (*_INTERVALS, "keep", "tensorboard", "devices")
+
+
+class Job(NamedTuple):
+    """One run to train: its name, its λ (None without one), its seed."""
+
+    name: str
+    lam: float | None
+    seed: int
+
+    @property
+    def run(self) -> str:
+        """The run's name in the record, in checkpoints/ and in samples/."""
+        return f"{self.name}-seed{self.seed}"
+
+
+class Trained(NamedTuple):
+    """A finished run."""
+
+    job: Job
+    state: train.TrainState
+    seconds: float
+
+
+def lam_name(lam: float) -> str:
+    return f"lam_{lam:g}"
+
+
+def settings(cfg: ConfigDict) -> dict[str, Any]:
+    """The settings that decide what a run computes, as {dotted knob: value}."""
+    flat: dict[str, Any] = {}
+
+    def walk(tree: Any, prefix: str) -> None:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+            elif prefix + name not in free:
+                flat[prefix + name] = record.to_plain(value)
+
+    free = {f"train.{name}" for name in _FREE_TRAIN}
+    walk({k: v for k, v in cfg.to_dict().items() if k not in _FREE}, "")
+    return flat
+
+
+def _check_same(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+    """Raises WorkdirError if a checkpoint was made with other settings, naming them."""
+    different = [
+        f"{knob}: {saved.get(knob)!r} there, {now.get(knob)!r} now"
+        for knob in sorted({*saved, *now})
+        if saved.get(knob) != now.get(knob)
+    ]
+    if different:
+        raise WorkdirError(
+            f"{where} holds a run with other settings ({'; '.join(different[:4])}). "
+            "Choose another --workdir, or delete that run to train it anew."
+        )
+
+
+class Trainer:
+    """Trains the jobs of one program (they differ in λ and seed only) to the end.
+
+    Args:
+      cfg: a valid configuration.
+      parts: its data, from `build.check`.
+      workdir: where checkpoints go.
+      rec: the open record.
+      devices: from `parallel.setup`.
+    """
+
+    def __init__(
+        self,
+        cfg: ConfigDict,
+        parts: build.Splits,
+        workdir: Path,
+        rec: record.Record,
+        devices: int,
+    ):
+        self.cfg, self.workdir, self.rec = cfg, workdir, rec
+        self.system = build.system(cfg, parts.train)
+        self.fleet = parallel.Fleet(devices)
+        self.total = cfg.train.warmup + cfg.train.steps
+        self._parts = parts
+        self._settings = settings(cfg)
+        self._batches: dict[int, data.Batches] = {}
+        self._heldout = {"image": parts.valid.images, "label": parts.valid.labels}
+        # Warm-up and training are two programs; each is compiled once for all λ and seeds.
+        self._step = {
+            moves: self.fleet.map(train.make_step(self.system, move_generator=moves))
+            for moves in (False, True)
+        }
+        self._diagnose = self.fleet.map(
+            lambda state, heldout: train.diagnose(self.system, state, heldout), in_axes=(0, None)
+        )
+
+    def folder(self, job: Job) -> Path:
+        return self.workdir / "checkpoints" / job.run
+
+    def like(self) -> train.TrainState:
+        """The shapes of a state, without arrays: what a checkpoint must fit."""
+        example = jnp.zeros((2, *self._parts.train.images.shape[1:]), jnp.float32)
+        dials = build.dials(self.cfg, None)
+        return jax.eval_shape(lambda: train.init(self.system, jax.random.key(0), example, dials))
+
+    def fresh(self, job: Job) -> train.TrainState:
+        """A state from scratch."""
+        example = jnp.asarray(self._parts.train.images[:2])
+        init = jax.jit(
+            lambda key: train.init(self.system, key, example, build.dials(self.cfg, job.lam))
+        )
+        return init(jax.random.key(job.seed))
+
+    def from_base(self, job: Job, base: train.TrainState) -> train.TrainState:
+        """A state that goes on from a base run's networks, with fresh optimisers."""
+        return train.start(
+            self.system,
+            jax.random.fold_in(jax.random.key(job.seed), 1),
+            base.critic,
+            base.generator,
+            base.ema,
+            build.dials(self.cfg, job.lam),
+        )
+
+    def load(self, job: Job) -> Trained:
+        """A finished run from its checkpoint; raises CheckpointError if it is not there."""
+        folder = self.folder(job)
+        if checkpoint.latest(folder) is None:
+            raise CheckpointError(
+                f"no checkpoint of {job.run} in {folder}: train it with experiments/train_gan.py, "
+                "or mend config.base.path and config.seeds."
+            )
+        state, meta = checkpoint.restore(folder, self.like())
+        return Trained(job, state, float(meta.get("seconds", 0.0)))
+
+    def _restored(self, job: Job) -> tuple[train.TrainState, float] | None:
+        folder = self.folder(job)
+        if checkpoint.latest(folder) is None:
+            return None
+        state, meta = checkpoint.restore(folder, self.like())
+        _check_same(meta.get("settings", {}), self._settings, folder)
+        return state, float(meta.get("seconds", 0.0))
+
+    def run(self, jobs: Sequence[Job], begin: Callable[[Job], train.TrainState]) -> list[Trained]:
+        """Trains every job, resuming or reusing what is there.
+
+        Args:
+          jobs: what to train.
+          begin: job -> its state at step 0; called only for a job without checkpoint.
+
+        Raises:
+          PrprError: a run whose parameters are no longer finite; its last checkpoint stays.
+        """
+        found = [(job, self._restored(job)) for job in jobs]
+        states = [(job, *(got or (begin(job), 0.0))) for job, got in found]
+        for job, state, _ in states:
+            self.rec.rewind(int(state.step), job.run)
+        done = {job.run: Trained(job, s, t) for job, s, t in states if int(s.step) >= self.total}
+        # Runs at one step go side by side; a kill between two saves can leave them at several.
+        by_step: dict[int, list[tuple[Job, train.TrainState, float]]] = {}
+        for item in states:
+            if item[0].run not in done:
+                by_step.setdefault(int(item[1].step), []).append(item)
+        todo = sum(len(items) * (self.total - at) for at, items in by_step.items())
+        if todo:
+            names = ", ".join(job.name for job in dict.fromkeys(jobs))
+            with progress.Progress(todo, desc=f"train {names}") as bar:
+                for at in sorted(by_step):
+                    for i in range(0, len(by_step[at]), self.fleet.width):
+                        for trained in self._together(
+                            by_step[at][i : i + self.fleet.width], at, bar
+                        ):
+                            done[trained.job.run] = trained
+        return [done[job.run] for job in jobs]
+
+    def _batch(self, job: Job, step: int) -> dict[str, np.ndarray]:
+        """The critic's batches of one step, stacked: a function of (seed, step) alone."""
+        if job.seed not in self._batches:
+            self._batches[job.seed] = data.Batches(
+                self._parts.train, self.cfg.train.batch, job.seed
+            )
+        each = self.cfg.critic.steps
+        parts = [self._batches[job.seed].batch(step * each + i) for i in range(each)]
+        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+    def _together(
+        self,
+        items: Sequence[tuple[Job, train.TrainState, float]],
+        at: int,
+        bar: progress.Progress,
+    ) -> list[Trained]:
+        """Trains one group, a run a device, from step `at` to the end."""
+        jobs = [job for job, _, _ in items]
+        before = [seconds for _, _, seconds in items]
+        stacked = self.fleet.stack([state for _, state, _ in items])
+        t, start = self.cfg.train, time.monotonic()
+        for step in range(at, self.total):
+            batch = self.fleet.stack([self._batch(job, step) for job in jobs])
+            stacked, scalars = self._step[step >= t.warmup](stacked, batch)
+            bar.update(len(jobs))
+            now = step + 1
+            due = {name: now % t[name] == 0 or now == self.total for name in _INTERVALS}
+            if due["log_every"] or due["checkpoint_every"]:
+                self._log(jobs, now, self.fleet.unstack(scalars, len(jobs)), bar)
+            if due["diagnose_every"]:
+                found = self._diagnose(stacked, self._heldout)
+                for job, values in zip(jobs, self.fleet.unstack(found, len(jobs)), strict=True):
+                    self.rec.scalars(now, values, job.run)
+            if due["checkpoint_every"]:
+                elapsed = time.monotonic() - start
+                states = self.fleet.unstack(stacked, len(jobs))
+                for job, state, seconds in zip(jobs, states, before, strict=True):
+                    self._save(job, state, now, seconds + elapsed)
+        elapsed = time.monotonic() - start
+        states = self.fleet.unstack(stacked, len(jobs))
+        return [Trained(*x) for x in zip(jobs, states, [s + elapsed for s in before], strict=True)]
+
+    def _log(
+        self, jobs: Sequence[Job], now: int, scalars: list[train.Scalars], bar: progress.Progress
+    ) -> None:
+        for job, values in zip(jobs, scalars, strict=True):
+            self.rec.scalars(now, values, job.run)
+            if not values["finite"]:
+                raise PrprError(
+                    f"{job.run}: its parameters are no longer finite at step {now}. The last "
+                    f"whole checkpoint is kept in {self.folder(job)}; lower config.generator.lr "
+                    "and config.critic.lr, or raise config.critic.r1."
+                )
+        bar.set({"critic_loss": float(scalars[0]["critic_loss"])})
+
+    def _save(self, job: Job, state: train.TrainState, now: int, seconds: float) -> None:
+        meta = {
+            "run": job.run,
+            "lam": job.lam,
+            "seed": job.seed,
+            "settings": self._settings,
+            "seconds": seconds,
+        }
+        checkpoint.save(self.folder(job), now, state, meta, keep=self.cfg.train.keep)
+
+
+# --- entry points -----------------------------------------------------------------------
+
+
+def train_base(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+    """Trains `cfg` from scratch at every seed (and λ, where its objective has one) and scores it.
+
+    Returns:
+      The summary, as written to summary.json.
+
+    Raises:
+      PrprError: see `build.check`, `Trainer.train`.
+    """
+    start = time.monotonic()
+    config.validate(cfg)
+    jobs = _jobs(cfg) or [Job("base", None, seed) for seed in cfg.seeds]
+    devices = parallel.setup(cfg.train.devices, len(jobs))
+    parts = build.check(cfg)
+    folder = Path(workdir)
+    with record.Record(folder, cfg, tensorboard=cfg.train.tensorboard) as rec:
+        trainer = Trainer(cfg, parts, folder, rec, devices)
+        trained = trainer.run(jobs, trainer.fresh)
+        return _finish(cfg, parts, folder, rec, [(trainer, item) for item in trained], start)
+
+
+def finetune(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+    """Fine-tunes the base run at every λ and seed, and its control; scores and reports them.
+
+    The base is taken from `cfg.base.path`; where that is empty, from WORKDIR/base, which is
+    trained first if it is not there.
+
+    Returns:
+      The summary, as written to summary.json.
+
+    Raises:
+      CheckpointError: a base that is missing, damaged, or of another shape.
+      PrprError: see `build.check`, `Trainer.train`.
+    """
+    start = time.monotonic()
+    config.validate(cfg)
+    base_cfg, control_cfg = config.base_of(cfg), config.control_of(cfg)
+    folder = Path(workdir)
+    home = Path(cfg.base.path) if cfg.base.path else folder / "base"
+    jobs = _jobs(cfg)
+    controls = [Job("control", None, seed) for seed in cfg.seeds if cfg.control]
+    devices = parallel.setup(cfg.train.devices, max(len(jobs), len(controls), len(cfg.seeds)))
+    parts = build.check(cfg)
+    with record.Record(folder, cfg, tensorboard=cfg.train.tensorboard) as rec:
+        if not cfg.base.path and not _has_bases(home, cfg.seeds):
+            print(f"No base run in {home} yet: training it first.", flush=True)
+            train_base(base_cfg, home)
+        base_trainer = Trainer(base_cfg, parts, home, rec, devices)
+        bases = {seed: base_trainer.load(Job("base", None, seed)) for seed in cfg.seeds}
+        results = [(base_trainer, item) for item in bases.values()]
+        for group_cfg, group in ((control_cfg, controls), (cfg, jobs)):
+            if group:
+                trainer = Trainer(group_cfg, parts, folder, rec, devices)
+                begin = _from(trainer, bases)
+                results += [(trainer, item) for item in trainer.run(group, begin)]
+        return _finish(cfg, parts, folder, rec, results, start)
+
+
+def _jobs(cfg: ConfigDict) -> list[Job]:
+    return [Job(lam_name(lam), float(lam), seed) for seed in cfg.seeds for lam in cfg.lams]
+
+
+def _from(trainer: Trainer, bases: dict[int, Trained]) -> Callable[[Job], train.TrainState]:
+    return lambda job: trainer.from_base(job, bases[job.seed].state)
+
+
+def _has_bases(home: Path, seeds: Sequence[int]) -> bool:
+    folders = [home / "checkpoints" / Job("base", None, seed).run for seed in seeds]
+    return all(checkpoint.latest(folder) is not None for folder in folders)
+
+
+def _finish(
+    cfg: ConfigDict,
+    parts: build.Splits,
+    folder: Path,
+    rec: record.Record,
+    results: Sequence[tuple[Trainer, Trained]],
+    start: float,
+) -> dict[str, Any]:
+    """Scores every run, writes summary.json, draws the report, prints the table."""
+    scorer = score.Scorer(cfg, parts, folder)
+    with progress.Progress(len(results), desc="score") as bar:
+        for trainer, (job, state, _) in results:
+            scorer.add(trainer.system, job.name, job.lam, job.seed, state.ema)
+            bar.update()
+    summary = scorer.summary(round(time.monotonic() - start, 2))
+    rec.summary(summary)
+    page = report.make(folder)
+    print(report.table(summary))
+    print(f"\nreport: {page}")
+    return summary

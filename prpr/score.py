@@ -1,0 +1,131 @@
+"""From trained generators to the rows of summary.json: sample, store, encode, count.
+
+What is scored is what is stored: samples/<run>.npz holds the very arrays, so that any other tool
+can check the numbers. Scores are against held-out data, never against what was trained on; the
+row "real" scores real training images in the samples' place, which is what a perfect generator
+would get at these sizes.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from prpr import build, data, record, sampling, train
+from prpr.metrics import encoders, prdc
+
+_LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and every run
+
+
+def to_stored(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Images in [−1, 1] as bytes, points as they are: what samples/*.npz holds."""
+    if x.ndim == 4:
+        return {"images": np.rint((np.clip(x, -1, 1) + 1) * 127.5).astype(np.uint8)}
+    return {"points": np.asarray(x, np.float32)}
+
+
+def from_stored(arrays: Any) -> np.ndarray:
+    """The inverse of `to_stored`, up to the rounding to bytes."""
+    if "images" in arrays:
+        return arrays["images"].astype(np.float32) / 127.5 - 1
+    return arrays["points"]
+
+
+def _store(path: Path, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    arrays = to_stored(x)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, labels=labels, allow_pickle=False, **arrays)
+    record.write_bytes(path, buffer.getvalue())
+    return from_stored(arrays)
+
+
+class Scorer:
+    """Scores generators of one configuration on its held-out data.
+
+    Args:
+      cfg: a valid configuration.
+      parts: its data.
+      workdir: samples/ is written below it.
+    """
+
+    def __init__(self, cfg: ConfigDict, parts: build.Splits, workdir: Path):
+        self.cfg, self.workdir = cfg, workdir
+        self.held_out = parts.held_out(cfg.score.split)
+        self.n_fake = cfg.score.n_fake or self.held_out.size
+        fitted = encoders.fit(
+            cfg.score.encoder,
+            parts.train.images,
+            parts.train.labels,
+            held_out=(parts.valid.images, parts.valid.labels),
+        )
+        self.encoder = fitted.name
+        self._encode = fitted.encode
+        self._real = fitted.encode(_stored(self.held_out.images))
+        self.rows: list[dict[str, Any]] = []
+        _store(workdir / "samples" / "real.npz", self.held_out.images, self.held_out.labels)
+        self._row("real", None, None, _stored(_spread(parts.train, self.n_fake).images))
+
+    def _row(self, name: str, lam: float | None, seed: int | None, x: np.ndarray) -> None:
+        s = self.cfg.score
+        found = prdc.prdc_with_intervals(
+            self._real, self._encode(x), s.k, s.k_coverage, level=s.level
+        )
+        metrics = {
+            metric: {"value": e.value, "low": e.low, "high": e.high} for metric, e in found.items()
+        }
+        self.rows.append({"name": name, "lam": lam, "seed": seed, "metrics": metrics})
+
+    def add(
+        self, system: train.System, name: str, lam: float | None, seed: int, net: train.Net
+    ) -> None:
+        """Samples from a generator, stores the samples and appends its row."""
+        # Labels as they are held out, so that classes weigh as they do in the data.
+        labels = np.resize(self.held_out.labels, self.n_fake)
+        x = sampling.sample(
+            system,
+            net,
+            labels,
+            jax.random.key(_LATENTS + seed),
+            truncation=self.cfg.score.truncation,
+        )
+        self._row(name, lam, seed, _store(self._path(name, seed), x, labels))
+
+    def _path(self, name: str, seed: int) -> Path:
+        return self.workdir / "samples" / f"{name}-seed{seed}.npz"
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """summary.json."""
+        s = self.cfg.score
+        return {
+            "rows": self.rows,
+            "encoder": self.encoder,
+            "k": s.k,
+            "k_coverage": s.k_coverage,
+            "n_real": self.held_out.size,
+            "n_fake": self.n_fake,
+            "split": s.split,
+            "level": s.level,
+            "seconds": seconds,
+        }
+
+
+def _stored(x: np.ndarray) -> np.ndarray:
+    return from_stored(to_stored(x))
+
+
+def _spread(dataset: data.Dataset, n: int) -> data.Dataset:
+    """`n` items of a data set spread evenly over it (all of them where there are fewer)."""
+    rows = np.unique(np.linspace(0, dataset.size - 1, n).round().astype(int))
+    return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows])
+
+
+def order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as the table lists them: real, base, control, then λ ascending; seeds together."""
+    first = {"real": 0, "base": 1, "control": 2}
+    return sorted(
+        rows, key=lambda r: (first.get(r["name"], 3), r["lam"] or 0.0, r["name"], r["seed"] or 0)
+    )

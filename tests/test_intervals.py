@@ -1,0 +1,139 @@
+"""Score intervals and the two-sample jackknife, against closed forms."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from prpr import errors
+from prpr.metrics import intervals
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95, 0.999])
+@pytest.mark.parametrize("df", [1, 4.5, 38, np.inf])
+def test_quantile_is_students(level, df):
+    want = stats.norm.ppf(0.5 + level / 2) if np.isinf(df) else stats.t.ppf(0.5 + level / 2, df)
+    assert intervals.quantile(level, df) == pytest.approx(want, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 10, 400, 12.5])
+@pytest.mark.parametrize("v", [0.0, 0.013, 0.5, 0.9, 1.0])
+def test_proportion_solves_the_score_equation(v, n):
+    t = 1.96
+    low, high = intervals.proportion(v, n, t)
+    assert 0 <= low <= v <= high <= 1
+    assert low < high
+    for p in (low, high):
+        if 0 < p < 1:
+            assert (v - p) ** 2 == pytest.approx(t**2 * p * (1 - p) / n, rel=1e-9)
+
+
+def test_proportion_of_none_and_all():
+    # v = 0: p² = t² p(1−p)/n, so p = t²/(n + t²); and mirrored.
+    low, high = intervals.proportion(0.0, 100, 2.0)
+    assert (low, high) == (0.0, pytest.approx(4 / 104))
+    low, high = intervals.proportion(1.0, 100, 2.0)
+    assert (low, high) == (pytest.approx(100 / 104), 1.0)
+
+
+def test_corners_are_exact():
+    # The formula's rounding leaves some of these at 1e-18 or 1 − 1e-16.
+    for n in np.geomspace(0.5, 1e5, 300):
+        assert intervals.proportion(0.0, n, 1.96)[0] == 0
+        assert intervals.proportion(1.0, n, 1.96)[1] == 1
+        assert intervals.rate(0.0, n, 1.96)[0] == 0
+
+
+def test_proportion_is_scipys_wilson():
+    want = stats.binomtest(37, 120).proportion_ci(0.9, method="wilson")
+    got = intervals.proportion(37 / 120, 120, intervals.quantile(0.9))
+    assert got == pytest.approx((want.low, want.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("v", [0.0, 0.02, 1.0, 7.5])
+def test_rate_solves_the_score_equation(v):
+    low, high = intervals.rate(v, 50, 2.0)
+    assert 0 <= low <= v < high
+    for m in (low, high):
+        assert (v - m) ** 2 == pytest.approx(4 * m / 50, rel=1e-9, abs=1e-15)
+
+
+def _theta(groups, statistic):
+    """θ of a statistic(kept real groups, kept fake groups) of one draw a group."""
+    g, h = groups
+    rows = [np.delete(np.arange(g), [i] if i >= 0 else []) for i in range(-1, g)]
+    columns = [np.delete(np.arange(h), [i] if i >= 0 else []) for i in range(-1, h)]
+    return np.array([[statistic(r, c) for c in columns] for r in rows])
+
+
+def test_parts_of_a_difference_of_means():
+    # θ = mean x − mean y: V_real = s²/G, V_fake = s²/H, and nothing that both see.
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=9), rng.normal(size=14)
+    theta = _theta((9, 14), lambda r, c: x[r].mean() - y[c].mean())
+    want = x.var(ddof=1) / 9, y.var(ddof=1) / 14, 0
+    assert intervals.jackknife_parts(theta) == pytest.approx(want, abs=1e-12)
+
+
+def test_parts_of_a_pure_interaction():
+    # θ = mean of an independent draw for every pair: its variance is s²/(GH), and each of the
+    # three parts estimates it, so that V_real + V_fake − V_both counts it once.
+    rng = np.random.default_rng(1)
+    g, h = 6, 9
+    found = []
+    for _ in range(2000):
+        z = rng.normal(size=(g, h))
+        theta = _theta((g, h), lambda r, c, z=z: z[np.ix_(r, c)].mean())
+        found.append(intervals.jackknife_parts(theta))
+    # Standard errors: √(2/5/2000) = 1.4 % and √(2/8/2000) = 1.1 % for the first two.
+    assert np.mean(found, axis=0) * g * h == pytest.approx([1, 1, 1], rel=0.06)
+
+
+def test_two_sample_is_welch_for_means():
+    # For proportions far from 0 and 1, Welch's interval up to the score's t²/n.
+    rng = np.random.default_rng(2)
+    x, y = 0.5 + 0.01 * rng.normal(size=30), 0.01 * rng.normal(size=20)
+    theta = _theta((30, 20), lambda r, c: x[r].mean() - y[c].mean())
+    got = intervals.two_sample(theta, draws=1e9, level=0.9)
+    want = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.9)
+    assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=2e-4)
+    assert got.high - got.low == pytest.approx(want.high - want.low, rel=1e-3)
+
+
+@pytest.mark.parametrize(("value", "bounded"), [(0.0, True), (1.0, True), (0.0, False)])
+def test_no_variation_falls_back_to_draws(value, bounded):
+    got = intervals.two_sample(np.full((21, 21), value), draws=100, bounded=bounded)
+    t = 1.959963985
+    edge = {(0.0, True): t**2 / (100 + t**2), (0.0, False): t**2 / 100}
+    if value == 0:
+        assert got[:2] == (0, 0)
+        assert got.high == pytest.approx(edge[value, bounded])
+    else:
+        assert got.low == pytest.approx(1 - edge[0.0, True])
+        assert got.high == 1
+
+
+def test_n_never_exceeds_draws():
+    theta = np.full((5, 5), 0.5) + 1e-9 * np.arange(5)
+    got = intervals.two_sample(theta, draws=100)
+    assert got.high - got.low > 0.18  # 2·1.96·√(.25/104) is .192
+
+
+def test_variance_never_falls_below_its_floor():
+    # V_both larger than the others: the difference is negative, the interval is not empty.
+    rng = np.random.default_rng(3)
+    theta = np.full((11, 11), 0.5)
+    theta[1:, 0] += 1e-3 * rng.normal(size=10)
+    theta[1:, 1:] += rng.normal(size=(10, 10))
+    v_real, v_fake, v_both = intervals.jackknife_parts(theta)
+    assert v_fake == 0
+    assert v_both > v_real
+    got = intervals.two_sample(theta, draws=1e9)
+    t = stats.t.ppf(0.975, 9)
+    want = 2 * t * np.sqrt(v_real * intervals.FLOOR)
+    assert got.high - got.low == pytest.approx(want, rel=0.01)
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.5, 95, float("nan")])
+def test_bad_level(level):
+    with pytest.raises(errors.ConfigError, match=r"level=.* between 0 and 1"):
+        intervals.quantile(level)
