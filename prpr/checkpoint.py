@@ -165,6 +165,22 @@ def restore(
     return jax.tree.unflatten(jax.tree.structure(like), placed), content["meta"]
 
 
+def read_meta(directory: str | os.PathLike) -> dict | None:
+    """What the newest checkpoint says of itself, without its arrays; None where there is none.
+
+    Raises:
+      CheckpointError: a damaged one.
+    """
+    steps = _steps(Path(directory).absolute())
+    if not steps:
+        return None
+    newest = max(steps)
+    try:
+        return _read_table(steps[newest])["meta"]
+    except Exception as error:
+        raise _damaged(steps, newest, error) from error
+
+
 # ---- leaves ---------------------------------------------------------------------------
 
 

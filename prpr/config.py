@@ -91,18 +91,16 @@ def _tuple_of(check_one: Callable[[str, Any], None]) -> Callable[[str, Any], Non
     return check
 
 
-def _lam(knob: str, value: Any) -> None:
-    try:
-        check_lam(value)
-    except ConfigError as error:
-        raise ConfigError(f"config.{knob}: {error}") from None
+def _accepted_by(function: Callable[[Any], Any]) -> Callable[[str, Any], None]:
+    """The check that a function of the library makes of its argument."""
 
+    def check(knob: str, value: Any) -> None:
+        try:
+            function(value)
+        except ConfigError as error:
+            raise ConfigError(f"config.{knob}: {error}") from None
 
-def _fractions(knob: str, value: Any) -> None:
-    try:
-        data.check_fractions(value)
-    except ConfigError as error:
-        raise ConfigError(f"config.{knob}: {error}") from None
+    return check
 
 
 def _optimiser(lr: float) -> dict[str, Knob]:
@@ -117,13 +115,18 @@ def _optimiser(lr: float) -> dict[str, Knob]:
 KNOBS: dict[str, Any] = {
     "name": Knob("run", _text, "what the run is called on its page"),
     "lams": Knob(
-        (0.2, 1.0, 5.0, 20.0), _tuple_of(_lam), "trade-offs λ to train at, all in one run"
+        (0.2, 1.0, 5.0, 20.0),
+        _tuple_of(_accepted_by(check_lam)),
+        "trade-offs λ to train at, all in one run",
     ),
     "seeds": Knob((0,), _tuple_of(_whole(0)), "random seeds; every λ is trained at every seed"),
     "control": Knob(True, _flag, "also train on with the base's own loss, for comparison"),
-    "objective": Knob(
-        "envelope", _name("objective", lambda: objectives.NAMES), "what the generator ascends"
+    "control_recipe": Knob(
+        "base",
+        _name("control recipe", lambda: ("base", "finetune")),
+        "whose critic steps and learning rates the control takes",
     ),
+    "objective": Knob("envelope", _accepted_by(objectives.get), "what the generator ascends"),
     "normalise": Knob(False, _flag, "subtract the running log E_q[r̂] from the log-ratio"),
     "dials": {
         "tau": Knob(0.5, _number(0, low_open=True), "temperature τ of the envelope, in nats"),
@@ -133,7 +136,9 @@ KNOBS: dict[str, Any] = {
     "data": {
         "name": Knob("digits", _name("data set", lambda: tuple(data.SOURCES)), "data set"),
         "split_seed": Knob(0, _whole(0), "seed of the split into train, valid and test"),
-        "fractions": Knob(data.FRACTIONS, _fractions, "shares of train, valid and test"),
+        "fractions": Knob(
+            data.FRACTIONS, _accepted_by(data.check_fractions), "shares of train, valid and test"
+        ),
     },
     "model": {
         "name": Knob("biggan", _name("model", lambda: models.NAMES), "model"),
@@ -147,7 +152,7 @@ KNOBS: dict[str, Any] = {
         "critic_spectral_norm": Knob(True, _flag, "spectral norm in the critic"),
     },
     "critic": {
-        "loss": Knob("logistic", _name("critic loss", lambda: ratio.NAMES), "critic's loss"),
+        "loss": Knob("logistic", _accepted_by(ratio.get), "critic's loss"),
         "parametrisation": Knob(
             "log",
             _name("parametrisation", lambda: ratio.PARAMETRISATIONS),
@@ -191,12 +196,11 @@ KNOBS: dict[str, Any] = {
         "split": Knob(
             "test", _name("split", lambda: ("valid", "test")), "held-out images scored against"
         ),
-        "encoder": Knob(
-            "classifier", _name("encoder", lambda: tuple(encoders.ENCODERS)), "features for kNN metrics"
-        ),
+        "encoder": Knob("classifier", _accepted_by(encoders.get), "features for kNN metrics"),
         "k": Knob(3, _whole(1), "neighbours of precision and recall"),
         "k_coverage": Knob(5, _whole(1), "neighbours of density and coverage"),
-        "n_fake": Knob(0, _whole(0), "samples scored; 0: as many as held-out images"),
+        "n_fake": Knob(0, _whole(0), "samples in a scored set; 0: as many as held-out"),
+        "repeats": Knob(1, _whole(1), "independent sets of n_fake samples, scores averaged"),
         "level": Knob(0.95, _number(0, 1, low_open=True, high_open=True), "of the intervals"),
         "truncation": Knob(0.0, _number(0), "|z| bound in sampling; 0: none"),
     },
@@ -234,9 +238,9 @@ def validate(cfg: ConfigDict) -> None:
     _check_tree(cfg, KNOBS, "")
     if not cfg.seeds:
         raise _fail("seeds", cfg.seeds, "at least one seed, such as 0 or 0,1,2")
-    if not cfg.lams and not cfg.control and objectives.get(cfg.objective).needs_ratio:
-        raise ConfigError("config.lams is empty and config.control is False: nothing to train.")
     objective = objectives.get(cfg.objective)
+    if not cfg.lams and not cfg.control and objective.needs_ratio:
+        raise ConfigError("config.lams is empty and config.control is False: nothing to train.")
     critic = ratio.get(
         cfg.critic.loss, scale=cfg.critic.scale, parametrisation=cfg.critic.parametrisation
     )
@@ -249,24 +253,36 @@ def validate(cfg: ConfigDict) -> None:
 
 
 def base_of(cfg: ConfigDict) -> ConfigDict:
-    """The configuration of the run that a fine-tune starts from: hinge (or logistic) training."""
-    out = _with_loss(cfg, cfg.base.loss)
-    out.critic.steps = cfg.base.critic_steps
-    out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr
+    """The configuration of the run that a fine-tune starts from, by the knobs in `base`."""
+    out = _with_base_recipe(cfg)
     out.train.steps = cfg.base.steps
+    out.train.decay = "constant"
     return out
 
 
 def control_of(cfg: ConfigDict) -> ConfigDict:
-    """The control of a fine-tune: as many further updates, at its rates, with the base's loss."""
-    return _with_loss(cfg, cfg.base.loss)
+    """The control of a fine-tune: as many further generator updates, with the base's loss.
+
+    By default it goes on exactly as the base was trained (`control_recipe = "base"`); with
+    "finetune" it takes the fine-tune's critic steps, learning rates and their decay instead.
+    """
+    out = _with_base_recipe(cfg)
+    if cfg.control_recipe == "finetune":
+        out.critic.steps = cfg.critic.steps
+        out.critic.lr, out.generator.lr = cfg.critic.lr, cfg.generator.lr
+    else:
+        out.train.decay = "constant"
+    return out
 
 
-def _with_loss(cfg: ConfigDict, loss: str) -> ConfigDict:
+def _with_base_recipe(cfg: ConfigDict) -> ConfigDict:
     out = cfg.copy_and_resolve_references()
+    loss = cfg.base.loss
     out.objective = loss
     out.critic.loss, out.critic.parametrisation, out.critic.scale = loss, "log", 1.0
     out.critic.r1 = out.critic.r2 = 0.0
+    out.critic.steps = cfg.base.critic_steps
+    out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr
     out.lams, out.control, out.normalise = (), False, False
     out.train.warmup = 0
     return out

@@ -108,6 +108,8 @@ def _build(
     f* has to be taken as t·u - f(u).
     """
     curvature = log_f_second
+    if not callable(high):
+        f_prime = _bounded(f_prime, high)
 
     # Derivatives in x of f, f' and h at u = eˣ are u·f', u·f'' and -u²·f''.
     # Beyond |x| = 1e4 all of them have saturated or vanished: no ∞ - ∞.
@@ -197,6 +199,11 @@ def _build(
         log_ratio=public(log_ratio_t),
         atoms=lambda lam: tuple(atoms(lam)),
     )
+
+
+def _bounded(f_prime: Function, high: float) -> Function:
+    """f' kept from rounding to above f'(∞), where f* is infinite."""
+    return lambda x, lam: jnp.minimum(f_prime(x, lam), high)
 
 
 def _below(end: float, dtype: Any) -> float:
@@ -588,7 +595,9 @@ def mixture(
         return jnp.where(t <= f_prime(low, lam), -jnp.inf, x)
 
     def high(lam):
-        return f_prime(jnp.broadcast_to(kinks(lam, lam.dtype)[1], lam.shape), lam)
+        # With room for the rounding of the sums that f'(u) of a large u is.
+        top = f_prime(jnp.broadcast_to(kinks(lam, lam.dtype)[1], lam.shape), lam)
+        return top + 16.0 * float(jnp.finfo(top.dtype).eps) * jnp.abs(top)
 
     return _build(
         name,

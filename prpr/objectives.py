@@ -78,8 +78,9 @@ def band(log_r: Array, lam: Array, tau: Array, width: Array) -> Array:
 def plug_in(log_r: Array, lam: Array) -> Array:
     """min(λr, 1), the published objective: the estimate of α(λ) ascended with r̂ frozen.
 
-    Its gradient is that of a mixture of D_μ over μ > λ, not that of D_λ: right in sign, wrong in
-    direction, and close to maximum likelihood for small λ.
+    Its gradient is that of a mixture of D_μ over μ > λ, of weight λ/μ², not that of D_λ: mostly
+    uphill but off in direction (for a sampler it can even be downhill, see the tests), and close
+    to maximum likelihood for small λ.
     """
     return jnp.exp(jnp.minimum(log_r + jnp.log(lam), 0.0))
 
@@ -152,17 +153,20 @@ def sampler_loss(objective: Objective, output: Array, log_r: Array, dials: Dials
       output, log_r: (N,) raw critic output and log-ratio at samples of q, differentiable in them.
       dials: traced scalars.
     """
-    return -objective.ascent(output, log_r, dials).mean()
+    ascent = objective.ascent(output, log_r, dials)
+    # Divided before it is summed: values saturated at the dtype's largest do not add up to ∞.
+    return -(ascent / ascent.shape[0]).sum()
 
 
 def density_loss(objective: Objective, log_q: Array, log_r: Array, dials: Dials) -> Array:
-    """−E_p[w log q], w = a/r frozen: maximum likelihood on reweighted data.
+    """−E_p[w log q], w = a/r frozen: maximum likelihood on reweighted data; -> ().
 
     Since E_q[a ∇log q] = E_p[(a/r) ∇log q], its gradient is exactly −∇_θ E_{q_θ}[a] for the exact
-    ratio. The weight is computed in log space, so that it stays finite at log_r = ±80.
+    ratio. The weight is computed in log space, so that it stays finite at log_r = ±80; it is
+    negative where a is (for reverse_kl where r < e), and such data are pushed away.
 
     Args:
-      objective: from `get`; one that needs a ratio and whose a is nonnegative.
+      objective: from `get`; one that needs a ratio.
       log_q: (N,) model log-density at samples of p, differentiable.
       log_r: (N,) log-ratio at the same samples.
       dials: traced scalars.
@@ -177,5 +181,6 @@ def data_weight(objective: Objective, log_r: Array, dials: Dials) -> Array:
     log_r = jax.lax.stop_gradient(log_r)
     ascent = objective.ascent(log_r, log_r, dials)
     tiny = jnp.finfo(log_r.dtype).tiny
-    magnitude = jnp.exp(jnp.clip(jnp.log(jnp.abs(ascent) + tiny) - log_r, -80.0, 80.0))
+    log_size = jnp.log(jnp.maximum(jnp.abs(ascent), tiny))
+    magnitude = jnp.exp(jnp.clip(log_size - log_r, -80.0, 80.0))
     return jax.lax.stop_gradient(jnp.sign(ascent) * magnitude)

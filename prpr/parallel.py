@@ -9,6 +9,7 @@ each gives the numbers that it gives alone.
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +24,9 @@ Tree = Any
 def setup(devices: int = 0, runs: int = 1) -> int:
     """Chooses how many local devices to spread over; call it before anything touches JAX.
 
+    It also turns on JAX's cache of compiled programs (below ~/.cache/prpr, or where
+    JAX_COMPILATION_CACHE_DIR says), so that a repeat starts at once.
+
     On a CPU, XLA shows one device however many cores there are, and small programs leave the
     other cores idle; so as many CPU devices are made as there are cores to use, at most one a run.
 
@@ -36,6 +40,8 @@ def setup(devices: int = 0, runs: int = 1) -> int:
     Raises:
       ConfigError: more devices asked for than there are.
     """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/prpr/jax"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     wanted = min(devices or cores or 1, runs)
     # Where JAX has started already (a test, a notebook) it refuses: take what is there.

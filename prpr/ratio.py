@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prpr import divergences
 from prpr.errors import ConfigError, DataError, unknown_name
@@ -60,12 +61,17 @@ def _hinge(scale: float) -> CriticLoss:
     return CriticLoss("hinge", loss, lambda v: scale * v, identified=False)
 
 
+def _mean(x: Array) -> Array:
+    # Divided before it is summed: two values that saturated at the dtype's largest do not add to ∞.
+    return (x / x.shape[0]).sum()
+
+
 def _log_parametrised(name: str, scale: float, lam: float) -> CriticLoss:
     g = divergences.get(name)
 
     def loss(real: Array, fake: Array) -> Array:
         # −g*(g'(r)) = g(r) − r g'(r), the h of `divergences`.
-        return -(g.f_prime_log(scale * real, lam).mean() + g.h_log(scale * fake, lam).mean())
+        return -(_mean(g.f_prime_log(scale * real, lam)) + _mean(g.h_log(scale * fake, lam)))
 
     return CriticLoss(name, loss, lambda v: scale * v, identified=True)
 
@@ -79,7 +85,7 @@ def _dual(name: str, scale: float, lam: float) -> CriticLoss:
         return jnp.clip(scale * v, low, high - margin)
 
     def loss(real: Array, fake: Array) -> Array:
-        return g.conjugate(inside(fake), lam).mean() - inside(real).mean()
+        return _mean(g.conjugate(inside(fake), lam)) - inside(real).mean()
 
     return CriticLoss(name, loss, lambda v: g.log_ratio(inside(v), lam), identified=True)
 
@@ -198,14 +204,22 @@ def recalibrate(log_r_real: Array, log_r_fake: Array, iterations: int = 20) -> R
     ridge = 1e-3
     start = jnp.array([1.0, 0.0], x.dtype)
     design = jnp.stack([x, jnp.ones_like(x)], axis=1)
+    sizes = jnp.asarray(0.5 ** np.arange(12), x.dtype)
+
+    def loss(w: Array) -> Array:
+        logit = design @ w
+        pull = 0.5 * ridge * jnp.square(w - start).sum()
+        return (weight * (jax.nn.softplus(logit) - y * logit)).sum() + pull
 
     def newton(w: Array, _) -> tuple[Array, None]:
         c = jax.nn.sigmoid(design @ w)
         gradient = design.T @ (weight * (c - y)) + ridge * (w - start)
         hessian = (design * (weight * c * (1 - c))[:, None]).T @ design
         step = jnp.linalg.solve(hessian + ridge * jnp.eye(2, dtype=x.dtype), gradient)
-        # A full step may overshoot where the likelihood is flat.
-        return w - step * jnp.minimum(1.0, 2.0 / (jnp.linalg.norm(step) + 1e-12)), None
+        # A full step overshoots where σ is saturated, as it is for a log_r̂ that is too wide, and
+        # then comes back: take the best of the halved ones.
+        tried = w[None, :] - sizes[:, None] * step[None, :]
+        return tried[jnp.argmin(jax.vmap(loss)(tried))], None
 
     w, _ = jax.lax.scan(newton, start, None, length=iterations)
     return Recalibration(w[0], w[1])

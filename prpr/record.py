@@ -4,7 +4,7 @@
       config.json       the configuration, keys sorted
       environment.json  versions, devices, git revision of the code, command, start; no paths
                         of the code and no names of users or hosts
-      metrics.jsonl     one line a measurement: {"step": 100, "run": "lam_1-seed0", "time": 9.5, ...}
+      metrics.jsonl     a line a measurement: {"step": 100, "run": "lam_1-seed0", "time": 9.5, ...}
       summary.json      the results at the end
       .lock             held while a process writes here; the system frees it when that dies
 

@@ -8,24 +8,29 @@ the same bytes. Precision comes before recall, and λ ascends: from recall to pr
     page = report.make("runs/digits")      # runs/digits/report.html and runs/digits/figures/*.png
 """
 
+import base64
+import html
+import io
+import itertools
+import json
 import math
 import os
+import shlex
 import statistics
 import textwrap
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from prpr import plotting, record, report_page
+from prpr import plotting, record
 from prpr import report_figures as figures
 from prpr.errors import DataError, WorkdirError
 from prpr.report_figures import Estimate, Group, Run, Samples
 
 METRICS = ("precision", "recall", "density", "coverage")
-FIGURES = ("precision_recall", "samples", "calibration", "training")
 WIDTH = 110  # characters of the printed table
 
 _FIRST = {"real": 0, "base": 1, "control": 2}
@@ -124,7 +129,7 @@ def table(summary: Mapping[str, Any]) -> str:
         return "  ".join(cells).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(head) - 1))
-    about = textwrap.wrap(describe(summary), WIDTH) + [spread_note(summary)]
+    about = [*textwrap.wrap(describe(summary), WIDTH), spread_note(summary)]
     return "\n".join([*about, rule, line(head), rule, *map(line, rows), rule])
 
 
@@ -149,9 +154,8 @@ def headline(rows: Sequence[Group]) -> str:
         parts += _detours(path)
     others = {g.name: g for g in rows}
     if "control" in others:
-        parts.append(
-            f"The control, trained on for as long with the base's own loss: {_pair(others['control'])}."
-        )
+        control = _pair(others["control"])
+        parts.append(f"The control, trained on for as long with the base's own loss: {control}.")
     if "base" in others:
         parts.append(f"The base, before fine-tuning: {_pair(others['base'])}.")
     return " ".join(parts)
@@ -188,9 +192,12 @@ def _detours(path: Sequence[Group]) -> list[str]:
     """Where a metric goes the wrong way between neighbouring λ, beyond the third decimal."""
     found = []
     for metric, sign, word in (("precision", 1, "precision drops"), ("recall", -1, "recall gains")):
-        for a, b in zip(path, path[1:], strict=False):
+        whole = path[-1].metrics[metric].value - path[0].metrics[metric].value
+        if sign * whole < -0.0005:
+            continue  # said already, of the whole path
+        for a, b in itertools.pairwise(path):
             step = b.metrics[metric].value - a.metrics[metric].value
-            if sign * step < -0.0005 and len(path) > 2:
+            if sign * step < -0.0005:
                 found.append(f"{word} {abs(step):.3f} from {a.label} to {b.label}")
     return [f"Not at every step: {'; '.join(found)}."] if found else []
 
@@ -229,7 +236,7 @@ CHECKS = (
         "heldout_inverse_normalisation",
         0.0,
         2.0,
-        "Inverse normalisation E_p[1/r̂] is above 1",
+        "Inverse normalisation E_p[1/r̂] is above 2",
         "Over real held-out data, 1/r̂ can average to at most 1; more means that the critic calls "
         "some real data it has not trained on almost surely generated.",
         "Raise config.critic.r1, or use fewer config.critic.steps.",
@@ -255,25 +262,27 @@ CHECKS = (
 )
 
 
-class Warning_(NamedTuple):
-    """A check that failed, and [(run, its last value)] where it did."""
+class Failed(NamedTuple):
+    """A check that failed, and {label of the runs: [last value of each seed that fails it]}."""
 
     check: Check
-    found: list[tuple[str, float]]
+    found: dict[str, list[float]]
 
 
-def warnings(runs: Sequence[Run]) -> list[Warning_]:
-    """The checks that the last value of some run fails; those of a ratio only where there is one."""
+def warnings(runs: Sequence[Run]) -> list[Failed]:
+    """The checks that some run's last value fails; those of a ratio only where there is one."""
     result = []
     for check in CHECKS:
-        found = []
+        found: dict[str, list[float]] = {}
         for run in runs:
             value = run.last(check.key)
-            if isinstance(value, int | float) and (run.ratio or check.key == "finite"):
-                if not check.low <= value <= check.high:  # NaN too
-                    found.append((f"{run.label}, seed {run.seed}", float(value)))
+            applies = run.ratio or check.key == "finite"
+            if not applies or not isinstance(value, int | float):
+                continue
+            if not check.low <= value <= check.high:  # NaN too
+                found.setdefault(run.label, []).append(float(value))
         if found:
-            result.append(Warning_(check, found))
+            result.append(Failed(check, found))
     return result
 
 
@@ -316,9 +325,7 @@ def _read_runs(folder: Path, rows: Sequence[Group], config: Mapping[str, Any]) -
     return runs
 
 
-def _read_samples(
-    folder: Path, rows: Sequence[Group]
-) -> tuple[dict[str, Samples], dict[str, str]]:
+def _read_samples(folder: Path, rows: Sequence[Group]) -> tuple[dict[str, Samples], dict[str, str]]:
     """The samples of the first seed of every name, and {name: why not} for the others."""
     stored: dict[str, Samples] = {}
     missing: dict[str, str] = {}
@@ -326,7 +333,8 @@ def _read_samples(
         seeds = sorted(seed for seed in g.seeds if seed is not None)
         path = folder / "samples" / (f"{g.name}-seed{seeds[0]}.npz" if seeds else f"{g.name}.npz")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # From memory: numpy leaves a damaged file open.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 values = arrays["images" if "images" in arrays else "points"]
                 labels = np.asarray(arrays["labels"]).reshape(-1)
             image = values.ndim == 4 and values.shape[3] in (1, 3) and values.dtype == np.uint8
@@ -385,21 +393,316 @@ def make(workdir: str | os.PathLike[str]) -> Path:
             path.with_suffix(".png").unlink(missing_ok=True)
         else:
             images[name] = plotting.save(figure, path, formats=("png",))[0].read_bytes()
-    page = folder / "report.html"
-    facts = report_page.Facts(
-        title=str((config or {}).get("name") or folder.resolve().name),
-        headline=headline(rows),
-        about=f"{describe(summary)}; {spread_note(summary)}",
-        metrics=METRICS,
-        rows=[(g, [show(g.metrics[metric]) for metric in METRICS]) for g in rows],
-        seconds=summary.get("seconds"),
-        images=images,
-        missing_samples=[f"{g.label}: {missing[g.name]}" for g in rows if g.name in missing],
-        warnings=[(w.check.title, w.check.meaning, w.check.mend, w.found) for w in warnings(runs)],
-        checked=any(run.ratio and run.last("heldout_calibration_error") is not None for run in runs),
-        without_ratio=sorted({run.name for run in runs if not run.ratio}),
-        config=config,
-        environment=environment,
+    page = _Page(
+        str((config or {}).get("name") or folder.resolve().name),
+        summary,
+        rows,
+        runs,
+        stored,
+        missing,
+        images,
+        config,
+        environment,
     )
-    record.write_bytes(page, report_page.render(facts).encode())
-    return page
+    record.write_bytes(folder / "report.html", _render(page).encode())
+    return folder / "report.html"
+
+
+# ---- the page -----------------------------------------------------------------------------------
+
+_CSS = """
+:root { color-scheme: light dark; --page: #ffffff; --text: #1d2129; --soft: #5b6472;
+  --line: #d9dee6; --head: #f3f5f8; --link: #0b5fa5; --warn: #9a4a00; --warn-page: #fff6ea; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171c; --text: #e4e7ec; --soft: #a2abb8;
+  --line: #363d48; --head: #1e232b; --link: #7db8ee; --warn: #f0b26b; --warn-page: #2a2118; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--text);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.65rem; line-height: 1.25; margin: 0.5rem 0 1rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; margin: 2.75rem 0 0.5rem; }
+h3 { font-size: 1rem; margin: 0 0 0.25rem; }
+p, ul, dl { margin: 0.5rem 0; }
+a { color: var(--link); }
+.lead { font-size: 1.1rem; }
+.soft, figcaption, dt { color: var(--soft); }
+small, figcaption, .soft { font-size: 0.9rem; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; margin: 1rem 0; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.45rem 0.8rem; text-align: left; white-space: nowrap;
+  border-top: 1px solid var(--line); }
+thead th { background: var(--head); }
+td small { color: var(--soft); margin-left: 0.35rem; }
+figure { margin: 1rem 0; }
+.card { display: block; background: #ffffff; border: 1px solid var(--line); border-radius: 8px;
+  padding: 0.75rem; }
+.card img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+figcaption { margin-top: 0.5rem; }
+.warning { border-left: 4px solid var(--warn); background: var(--warn-page);
+  padding: 0.75rem 1rem; margin: 0.75rem 0; border-radius: 0 8px 8px 0; }
+.warning h3 { color: var(--warn); }
+dt { margin-top: 0.5rem; font-size: 0.9rem; }
+dd { margin: 0; overflow-wrap: anywhere; }
+summary { cursor: pointer; padding: 0.4rem 0; }
+code, pre { font: 0.9rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+pre { overflow-x: auto; background: var(--head);
+  border: 1px solid var(--line); border-radius: 8px; padding: 0.75rem; margin: 0.5rem 0; }
+.knobs td { white-space: normal; overflow-wrap: anywhere; }
+"""
+
+_GLOSSARY = """<p class="soft"><strong>Precision</strong>: the share of generated samples that look
+real. <strong>Recall</strong>: the share of real data that the generator can make. No generator is
+best at both, so each λ is one choice between them: a small λ asks for recall, a large λ for
+precision.</p>"""
+
+_CAPTIONS = {
+    "precision_recall": "Each dot is one λ, small λ dark and large λ light, joined in order of λ; "
+    "up is more precision, right is more recall. Lines through a dot are {spread}. The star is "
+    "real data scored in the generator's place: about the best that can be reached at this size.",
+    "samples": "Not selected: the first samples of the first seed. Every generator got the same "
+    "latents and labels, so the same place in two blocks is the same input; {layout}.",
+    "calibration": "When the critic says that a sample is real with some probability, does that "
+    "share of them turn out real? On the diagonal it does. Checked on held-out data at the last "
+    "check; a dot's area is the share of samples it stands for.",
+    "training": "What the critic and the generator did at every step; dotted lines mark where an "
+    "ideal estimate lies. Held-out values come from data that neither of them trained on. "
+    "Long curves are shown faint, with their moving average.",
+}
+
+
+class _Page(NamedTuple):
+    """Everything that the page shows."""
+
+    title: str
+    summary: Mapping[str, Any]
+    rows: Sequence[Group]
+    runs: Sequence[Run]
+    stored: Mapping[str, Samples]
+    missing: Mapping[str, str]
+    images: Mapping[str, bytes]
+    config: Mapping[str, Any] | None
+    environment: Mapping[str, Any] | None
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _render(page: _Page) -> str:
+    """The page: no scripts, nothing loaded, every text escaped."""
+    found = warnings(page.runs)
+    link = ""
+    if found:
+        count = "1 check is" if len(found) == 1 else f"{len(found)} checks are"
+        link = f'<p><a href="#warnings">{count} off: see the warnings.</a></p>'
+    lead = _text(headline(page.rows)).replace("λ = ", "λ&nbsp;=&nbsp;")
+    seconds = page.summary.get("seconds")
+    took = "" if seconds is None else f" The whole took {_duration(float(seconds))}."
+    body = f"""<h1>{_text(page.title)}: precision and recall by λ</h1>
+<p class="lead">{lead}</p>
+{link}
+{_GLOSSARY}
+<section><h2>Results</h2>
+{_table_html(page)}
+{_figure(page, "precision_recall")}
+<p class="soft">{_text(_caveat(page.rows) + took)}</p></section>
+<section><h2>Samples</h2>
+{_samples_html(page)}</section>
+<section id="warnings"><h2>Warnings</h2>
+{_warnings_html(page, found)}</section>
+<section><h2>Calibration of the critic</h2>
+{_figure(page, "calibration") or _absent("no reliability curves in metrics.jsonl")}</section>
+<section><h2>Training</h2>
+{_figure(page, "training") or _absent("no training curves in metrics.jsonl")}
+{_about_curves(page)}</section>
+<section><h2>Configuration</h2>
+{_config_html(page.config)}</section>
+<section><h2>How to repeat it</h2>
+{_environment_html(page.environment)}</section>"""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{_text(page.title)}: precision and recall by λ</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _absent(what: str) -> str:
+    return f'<p class="soft">Nothing to show: {_text(what)}.</p>'
+
+
+def _table_html(page: _Page) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("name", "λ", *METRICS))
+    lines = []
+    for g in page.rows:
+        cells = [f'<th scope="row">{_text(g.name)}</th>']
+        cells.append(f"<td>{'' if g.lam is None else f'{g.lam:g}'}</td>")
+        for metric in METRICS:
+            value, spread = show(g.metrics[metric])
+            cells.append(f"<td>{value}<small>{spread}</small></td>")
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    about = f"{describe(page.summary)}; {spread_note(page.summary)}"
+    # The box scrolls, so that the page does not: a keyboard has to reach it.
+    return (
+        f'<p class="soft" id="about">{_text(about[:1].upper() + about[1:])}.</p>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of results">'
+        f'<table aria-describedby="about"><thead><tr>{head}</tr></thead>\n<tbody>'
+        + "\n".join(lines)
+        + "</tbody></table></div>"
+    )
+
+
+def _figure(page: _Page, name: str) -> str:
+    """A figure with its caption, "" if it was not drawn."""
+    if name not in page.images:
+        return ""
+    several = any(len(g.seeds) > 1 for g in page.rows)
+    points = any(stored.values.ndim == 2 for stored in page.stored.values())
+    caption = _CAPTIONS[name].format(
+        spread="mean ± standard deviation over the seeds, small dots the single seeds"
+        if several
+        else "intervals",
+        layout="grey dots are real data"
+        if points
+        else "where there are few classes, a column is a class",
+    )
+    pairs = "; ".join(f"{g.label}: {_pair(g)}" for g in page.rows)
+    alt = {
+        "precision_recall": f"Precision against recall. {pairs}.",
+        "samples": f"Samples of {', '.join(g.label for g in page.rows if g.name in page.stored)}.",
+        "calibration": "Reliability curves of the critic, a panel for each run.",
+        "training": "Curves of losses, log-ratios and held-out checks over training steps.",
+    }[name]
+    data = page.images[name]
+    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))  # PNG's header
+    source = base64.b64encode(data).decode()
+    # Drawn at 300 dpi, shown at up to half that: sharp on a dense screen.
+    return (
+        f'<figure><span class="card"><img src="data:image/png;base64,{source}" alt="{_text(alt)}" '
+        f'width="{width // 2}" height="{height // 2}"></span>'
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
+    )
+
+
+def _caveat(rows: Sequence[Group]) -> str:
+    """What the intervals do and do not cover."""
+    seeds = [len(g.seeds) for g in rows if g.name != "real"]
+    if max(seeds, default=1) == 1:
+        return (
+            "One seed: the intervals cover the choice of samples and of held-out data, not how "
+            "much a second training would differ. Train with config.seeds = 0,1,2 to see that."
+        )
+    return (
+        f"Over {max(seeds)} seeds: ± is how much whole trainings differ, the finite samples "
+        "that they are scored on included."
+    )
+
+
+def _samples_html(page: _Page) -> str:
+    labels = {g.name: g.label for g in page.rows}
+    items = "".join(
+        f"<li>{_text(labels[name])}: {_text(why)}</li>" for name, why in page.missing.items()
+    )
+    gaps = f'<p class="soft">Not shown:</p><ul class="soft">{items}</ul>' if items else ""
+    return (_figure(page, "samples") or _absent("no samples are stored")) + gaps
+
+
+def _warnings_html(page: _Page, found: Sequence[Failed]) -> str:
+    parts = ["<p>An estimate that is off is shown, not hidden.</p>"]
+    for check, places in found:
+        runs = "; ".join(
+            f"{label}: {', '.join(f'{value:.3g}' for value in values)}"
+            for label, values in places.items()
+        )
+        parts.append(
+            f'<div class="warning"><h3>{_text(check.title)}</h3><p><strong>{_text(runs)}</strong>'
+            f"</p><p>{_text(check.meaning)}</p><p>What to try: {_text(check.mend)}</p></div>"
+        )
+    checked = any(r.ratio and r.last("heldout_calibration_error") is not None for r in page.runs)
+    if not checked:
+        parts.append(
+            "<p>No held-out check of the critic is recorded, so nothing here says whether its "
+            "estimates can be trusted: lower config.train.diagnose_every, or train longer.</p>"
+        )
+    elif not found:
+        parts.append("<p>None: every run's last held-out checks are within their bounds.</p>")
+    return "\n".join(parts)
+
+
+def _about_curves(page: _Page) -> str:
+    said = []
+    names = {run.name for run in page.runs}
+    if "base" in names and len(names) > 1:
+        said.append("The base's own training is left out: it runs on steps of its own.")
+    without = sorted({run.label for run in page.runs if not run.ratio})
+    if without:
+        said.append(
+            f"Panels of the log-ratio leave out {', '.join(without)}: the hinge loss determines no "
+            "ratio."
+        )
+    return f'<p class="soft">{_text(" ".join(said))}</p>' if said else ""
+
+
+def _config_html(config: Mapping[str, Any] | None) -> str:
+    if config is None:
+        return _absent("config.json is not there")
+    lines = "\n".join(
+        f"<tr><td><code>{_text(knob)}</code></td><td><code>{_text(value)}</code></td></tr>"
+        for knob, value in _flat(config)
+    )
+    return (
+        "<details><summary>Every setting of this run</summary>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Settings">'
+        '<table class="knobs"><thead><tr><th scope="col">setting</th><th scope="col">value</th>'
+        f"</tr></thead>\n<tbody>{lines}</tbody></table></div></details>"
+    )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "config.") -> Iterator[tuple[str, str]]:
+    for name, value in sorted(tree.items()):
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, json.dumps(value, ensure_ascii=False)
+
+
+def _environment_html(environment: Mapping[str, Any] | None) -> str:
+    if environment is None:
+        return _absent("environment.json is not there")
+    command = [str(part) for part in environment.get("command") or []]
+    if command and command[0].endswith(".py"):
+        command[0] = f"experiments/{command[0]}"  # recorded without its folder
+        command.insert(0, "python")
+    device = environment.get("device") or {}
+    versions = environment.get("versions") or {}
+    facts = {
+        "device": f"{device.get('count', '?')} × {device.get('kind', '?')} "
+        f"({device.get('platform', '?')})",
+        "processes": device.get("processes"),
+        "system": environment.get("platform"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "revision of the code (+: edited)": environment.get("git"),
+        "started": environment.get("started"),
+    }
+    items = "".join(
+        f"<dt>{key}</dt><dd>{_text(value)}</dd>" for key, value in facts.items() if value
+    )
+    shown = f"<pre>{_text(shlex.join(command))}</pre>" if command else ""
+    return f"{shown}<dl>{items}</dl>"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -23,7 +23,7 @@ MAX_POINTS = 2000  # drawn of a 2-D sample
 
 _STYLES = {
     "real": ("*", plotting.BLACK),
-    "base": ("D", plotting.GREY),
+    "base": ("D", "#666666"),
     "control": ("s", plotting.RED),
 }
 
@@ -135,7 +135,11 @@ def precision_recall(groups: Sequence[Group], colors: Colors) -> "Figure | None"
             [recall.low, recall.high], [precision.value] * 2, color=color, linewidth=1.1, alpha=0.75
         )
         ax.plot(
-            [recall.value] * 2, [precision.low, precision.high], color=color, linewidth=1.1, alpha=0.75
+            [recall.value] * 2,
+            [precision.low, precision.high],
+            color=color,
+            linewidth=1.1,
+            alpha=0.75,
         )
         if len(precision.seeds) > 1:
             ax.scatter(recall.seeds, precision.seeds, s=11, color=color, alpha=0.55, linewidths=0)
@@ -160,23 +164,27 @@ def precision_recall(groups: Sequence[Group], colors: Colors) -> "Figure | None"
 
 
 def _zoom(ax: "Axes", axis: str, estimates: Sequence[Estimate]) -> None:
-    """Axis limits around all values and intervals, never narrower than 0.1."""
+    """Axis limits around all values and intervals, about 0.1 wide at least."""
     ends = [v for e in estimates for v in (e.low, e.high, e.value, *e.seeds) if math.isfinite(v)]
     low, high = min(ends), max(ends)
     pad = max(0.1 * (high - low), (0.1 - (high - low)) / 2)
-    (ax.set_xlim if axis == "x" else ax.set_ylim)(low - pad, high + pad)
+    # Nothing is below 0 or above 1, but a marker there needs a little room.
+    bottom, top = min(low, max(low - pad, -0.03)), max(high, min(high + pad, 1.03))
+    (ax.set_xlim if axis == "x" else ax.set_ylim)(bottom, top)
 
 
 def _label_points(
     fig: "Figure", ax: "Axes", groups: Sequence[Group], line: np.ndarray, colors: Colors
 ) -> None:
     """Writes each group's label beside its point, where it covers least of everything else."""
+    from matplotlib.patheffects import withStroke
+
     fig.draw_without_rendering()
     fig.set_layout_engine("none")  # the layout is final: pixels measured below stay true
     unit = fig.dpi / 72  # pixels of a point
     t = np.linspace(0, 1, 60)[:, None]
 
-    def pixels(points: Sequence[Any]) -> np.ndarray:
+    def pixels(points: Any) -> np.ndarray:
         return ax.transData.transform(np.asarray(points, np.float64).reshape(-1, 2))
 
     def along(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -197,34 +205,50 @@ def _label_points(
         for angle in np.arange(16) * math.pi / 8 + math.pi / 8
     ]
     for g, (x, y) in zip(groups, centres, strict=True):
-        text = ax.annotate(
-            g.label,
-            (g.metrics["recall"].value, g.metrics["precision"].value),
-            xytext=(0, 0),
-            textcoords="offset points",
-            color=_darker(colors(g.name, g.lam)),
-            fontsize=8.5,
-            zorder=5,
-        )
-        box = text.get_window_extent()
-        best, place, chosen = math.inf, (0.0, 0.0), None
+        size = fig.text(0, 0, g.label, fontsize=8.5)
+        box = size.get_window_extent()
+        size.remove()
+        best, place, far, chosen = math.inf, (0.0, 0.0), False, None
         for dx, dy in offsets:
             # The box's near edge, not its middle, is (dx, dy) away from the point.
             left = x + dx * unit - box.width * (1 - math.copysign(min(1, abs(dx) / 6), dx)) / 2
             low = y + dy * unit - box.height * (1 - math.copysign(min(1, abs(dy) / 6), dy)) / 2
             corners = np.array([[left, low], [left + box.width, low + box.height]])
-            cost = 0.4 * math.hypot(dx, dy)
-            cost += 3 * _inside(dots, corners, 1.5 * unit)
-            cost += 200 * _inside(centres, corners, 5 * unit)
+            reach = _distance(centres, corners)
+            own = _distance(np.array([[x, y]]), corners)[0]
+            cost = 1.2 * math.hypot(dx, dy)
+            cost += 1.5 * _inside(dots, corners, 1.5 * unit)
+            cost += 200 * int((reach < 6 * unit).sum())
+            # A label next to another point would be read as that one's.
+            cost += 120 * int((reach < own - 0.01).sum())
             cost += 500 * sum(_overlap(corners, other, 2 * unit) for other in taken)
-            cost += 500 * (
-                left < frame.x0 or low < frame.y0 or corners[1, 0] > frame.x1 or corners[1, 1] > frame.y1
+            cost += 500 * bool(
+                (corners[0] < (frame.x0, frame.y0)).any()
+                or (corners[1] > (frame.x1, frame.y1)).any()
             )
             if cost < best:
-                best, chosen = cost, corners
+                best, far, chosen = cost, own > 13 * unit, corners
                 place = ((left - x) / unit, (low - y) / unit)
-        text.set_position(place)
+        color = _darker(colors(g.name, g.lam))
+        ax.annotate(
+            g.label,
+            (g.metrics["recall"].value, g.metrics["precision"].value),
+            xytext=place,
+            textcoords="offset points",
+            color=color,
+            fontsize=8.5,
+            zorder=5,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.5, "shrinkB": 5}
+            if far
+            else None,
+        )
         taken.append(chosen)
+
+
+def _distance(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """From points (n, 2) to the nearest place of a box: (n,)."""
+    return np.linalg.norm(points - np.clip(points, corners[0], corners[1]), axis=1)
 
 
 def _inside(points: np.ndarray, corners: np.ndarray, margin: float) -> int:
@@ -255,32 +279,45 @@ def samples(groups: Sequence[Group], stored: dict[str, Samples], colors: Colors)
     points = stored[shown[0].name].values.ndim == 2
     across = min(len(shown), 3 if points else 2)
     down = math.ceil(len(shown) / across)
-    if points:
-        height = plotting.PAGE / across + 0.25
-        # One frame for all; a stray point must not shrink the rest to a dot.
-        frame = stored.get("real", stored[shown[0].name]).values
-        low, high = np.nanpercentile(frame, [0.5, 99.5], axis=0)
-        middle, half = (low + high) / 2, 0.7 * max(float((high - low).max()), 1e-6)
-    else:
-        sheets = [_sheet(stored[g.name]) for g in shown]
-        height = max(s.shape[0] / s.shape[1] for s in sheets) * plotting.PAGE / across + 0.3
+    sheets = [] if points else [_sheet(stored[g.name]) for g in shown]
+    ratio = max((sheet.shape[0] / sheet.shape[1] for sheet in sheets), default=1.0)
+    height = ratio * plotting.PAGE / across + 0.3
     fig, axes = plotting.subplots(down, across, size=(plotting.PAGE, down * height))
+    _roomy(fig)
     for ax in axes[len(shown) :]:
         ax.remove()
+    real = stored["real"].values if "real" in stored else None
     for i, (ax, g) in enumerate(zip(axes, shown, strict=False)):
         p, r = g.metrics["precision"].value, g.metrics["recall"].value
-        ax.set_title(f"{g.label}: precision {p:.3f}, recall {r:.3f}", color=_darker(colors(g.name, g.lam)))
+        color = colors(g.name, g.lam)
+        between = "\n" if points else ": "  # three titles side by side are too long for one line
+        ax.set_title(f"{g.label}{between}precision {p:.3f}, recall {r:.3f}", color=_darker(color))
         ax.set(xticks=[], yticks=[])
-        if points:
-            if "real" in stored and g.name != "real":
-                _scatter(ax, stored["real"].values, "#D5D5D5")
-            _scatter(ax, stored[g.name].values, colors(g.name, g.lam))
-            ax.set(xlim=middle[0] + half * np.array([-1, 1]), ylim=middle[1] + half * np.array([-1, 1]))
-            ax.set_aspect("equal")
-        else:
+        if not points:
             ax.imshow(sheets[i], interpolation="nearest")
             ax.spines[:].set_visible(False)
+            continue
+        ax.spines[:].set(visible=True, color="#CCCCCC")
+        if real is not None and g.name != "real":
+            _scatter(ax, real, "#D5D5D5")
+        _scatter(ax, stored[g.name].values, color)
+        _frame(ax, real if real is not None else stored[shown[0].name].values)
     return fig
+
+
+def _frame(ax: "Axes", points: np.ndarray) -> None:
+    """A square around most of the points: a stray one must not shrink the rest to a dot."""
+    low, high = np.nanpercentile(points, [0.5, 99.5], axis=0)
+    middle, half = (low + high) / 2, 0.7 * max(float((high - low).max()), 1e-6)
+    ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
+    ax.set_aspect("equal")
+
+
+def _roomy(fig: "Figure") -> None:
+    """Room above the titles, which the layout would set at the very edge."""
+    engine = fig.get_layout_engine()
+    if engine is not None:
+        engine.set(h_pad=0.07, w_pad=0.05)  # pyright: ignore[reportCallIssue]
 
 
 def _scatter(ax: "Axes", points: np.ndarray, color: Any) -> None:
@@ -303,7 +340,9 @@ def _sheet(stored: Samples) -> np.ndarray:
             index
             for row in range(rows)
             for label in classes
-            for index in _exactly(np.flatnonzero(labels == label)[row * each : (row + 1) * each], each)
+            for index in _exactly(
+                np.flatnonzero(labels == label)[row * each : (row + 1) * each], each
+            )
         ]
     else:
         rows = min(rows, math.ceil(len(images) / columns))
@@ -359,16 +398,18 @@ def training(runs: Sequence[Run], colors: Colors) -> "Figure | None":
         ax.set_title(title)
         ax.grid(True)
         if log and drawn:
-            ax.set_yscale("log")
-            _two_decades(ax)
+            _log_axis(ax)
         if target is not None and drawn:
             ax.axhline(target, color="#444444", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
         if not drawn:
             ax.text(0.5, 0.5, "not recorded", color="#777777", ha="center", transform=ax.transAxes)
             ax.set_yticks([])
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
     for ax in axes[-2:]:
         ax.set_xlabel("training step")
-    from matplotlib.lines import Line2D
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
     unique = {run.label: run for run in runs}
     fig.legend(
@@ -387,24 +428,36 @@ def _curve(ax: "Axes", steps: np.ndarray, values: np.ndarray, color: Any, dash: 
     thin = max(1, len(steps) // 1000)
     if len(steps) < 60:
         marker = "o" if len(steps) < 3 else None  # a line through one point is invisible
-        ax.plot(steps, values, color=color, linestyle=dash, linewidth=1.2, marker=marker, markersize=3)
+        ax.plot(
+            steps, values, color=color, linestyle=dash, linewidth=1.2, marker=marker, markersize=3
+        )
         return True
     ax.plot(steps[::thin], values[::thin], color=color, linewidth=0.6, alpha=0.22)
     width = max(3, len(steps) // 25)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     centre = np.arange(len(values))
-    left, right = np.maximum(centre - width // 2, 0), np.minimum(centre + width // 2 + 1, len(values))
+    left, right = (
+        np.maximum(centre - width // 2, 0),
+        np.minimum(centre + width // 2 + 1, len(values)),
+    )
     smooth = (sums[right] - sums[left]) / (right - left)
     ax.plot(steps[::thin], smooth[::thin], color=color, linestyle=dash, linewidth=1.3)
     return True
 
 
-def _two_decades(ax: "Axes") -> None:
-    """A log axis that always has several labels and is not stretched over an outlier at e^±80."""
+def _log_axis(ax: "Axes") -> None:
+    """A log axis around 1, with plain labels, and not stretched over an outlier at e^±80."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ax.set_yscale("log")
     low, high = ax.get_ylim()
     low, high = max(min(low, 0.3), 1e-4), min(max(high, 3.0), 1e4)
     ax.set_ylim(low, high)
-    ax.set_yticks([t for t in (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4) if low <= t <= high])
+    wide = high / low > 300
+    ticks = [m * 10.0**e for e in range(-4, 5) for m in ((1,) if wide else (1, 3))]
+    ax.yaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 # ---- calibration --------------------------------------------------------------------------------
@@ -424,8 +477,9 @@ def calibration(runs: Sequence[Run], colors: Colors) -> "Figure | None":
     down = math.ceil(len(panels) / across)
     size = min(plotting.PAGE / across, 2.6)
     fig, axes = plotting.subplots(
-        down, across, size=(size * across, (size + 0.3) * down), sharex=True, sharey=True
+        down, across, size=(size * across, (size + 0.45) * down), sharex=True, sharey=True
     )
+    _roomy(fig)
     for ax in axes[len(panels) :]:
         ax.remove()
     for i, (ax, (label, curves)) in enumerate(zip(axes, panels.items(), strict=False)):

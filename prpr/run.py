@@ -93,19 +93,11 @@ class Trainer:
       cfg: a valid configuration.
       parts: its data, from `build.check`.
       workdir: where checkpoints go.
-      rec: the open record.
       devices: from `parallel.setup`.
     """
 
-    def __init__(
-        self,
-        cfg: ConfigDict,
-        parts: build.Splits,
-        workdir: Path,
-        rec: record.Record,
-        devices: int,
-    ):
-        self.cfg, self.workdir, self.rec = cfg, workdir, rec
+    def __init__(self, cfg: ConfigDict, parts: build.Splits, workdir: Path, devices: int):
+        self.cfg, self.workdir = cfg, workdir
         self.system = build.system(cfg, parts.train)
         self.fleet = parallel.Fleet(devices)
         self.total = cfg.train.warmup + cfg.train.steps
@@ -150,6 +142,13 @@ class Trainer:
             build.dials(self.cfg, job.lam),
         )
 
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raises WorkdirError if a job's folder holds a run with other settings; reads only."""
+        for job in jobs:
+            meta = checkpoint.read_meta(self.folder(job))
+            if meta is not None:
+                _check_same(meta.get("settings", {}), self._settings, self.folder(job))
+
     def load(self, job: Job) -> Trained:
         """A finished run from its checkpoint; raises CheckpointError if it is not there."""
         folder = self.folder(job)
@@ -166,15 +165,17 @@ class Trainer:
         if checkpoint.latest(folder) is None:
             return None
         state, meta = checkpoint.restore(folder, self.like())
-        _check_same(meta.get("settings", {}), self._settings, folder)
         return state, float(meta.get("seconds", 0.0))
 
-    def run(self, jobs: Sequence[Job], begin: Callable[[Job], train.TrainState]) -> list[Trained]:
+    def run(
+        self, jobs: Sequence[Job], begin: Callable[[Job], train.TrainState], rec: record.Record
+    ) -> list[Trained]:
         """Trains every job, resuming or reusing what is there.
 
         Args:
           jobs: what to train.
           begin: job -> its state at step 0; called only for a job without checkpoint.
+          rec: the open record.
 
         Raises:
           PrprError: a run whose parameters are no longer finite; its last checkpoint stays.
@@ -182,7 +183,7 @@ class Trainer:
         found = [(job, self._restored(job)) for job in jobs]
         states = [(job, *(got or (begin(job), 0.0))) for job, got in found]
         for job, state, _ in states:
-            self.rec.rewind(int(state.step), job.run)
+            rec.rewind(int(state.step), job.run)
         done = {job.run: Trained(job, s, t) for job, s, t in states if int(s.step) >= self.total}
         # Runs at one step go side by side; a kill between two saves can leave them at several.
         by_step: dict[int, list[tuple[Job, train.TrainState, float]]] = {}
@@ -196,7 +197,7 @@ class Trainer:
                 for at in sorted(by_step):
                     for i in range(0, len(by_step[at]), self.fleet.width):
                         for trained in self._together(
-                            by_step[at][i : i + self.fleet.width], at, bar
+                            by_step[at][i : i + self.fleet.width], at, rec, bar
                         ):
                             done[trained.job.run] = trained
         return [done[job.run] for job in jobs]
@@ -215,6 +216,7 @@ class Trainer:
         self,
         items: Sequence[tuple[Job, train.TrainState, float]],
         at: int,
+        rec: record.Record,
         bar: progress.Progress,
     ) -> list[Trained]:
         """Trains one group, a run a device, from step `at` to the end."""
@@ -229,11 +231,11 @@ class Trainer:
             now = step + 1
             due = {name: now % t[name] == 0 or now == self.total for name in _INTERVALS}
             if due["log_every"] or due["checkpoint_every"]:
-                self._log(jobs, now, self.fleet.unstack(scalars, len(jobs)), bar)
+                self._log(rec, jobs, now, self.fleet.unstack(scalars, len(jobs)))
             if due["diagnose_every"]:
                 found = self._diagnose(stacked, self._heldout)
                 for job, values in zip(jobs, self.fleet.unstack(found, len(jobs)), strict=True):
-                    self.rec.scalars(now, values, job.run)
+                    rec.scalars(now, values, job.run)
             if due["checkpoint_every"]:
                 elapsed = time.monotonic() - start
                 states = self.fleet.unstack(stacked, len(jobs))
@@ -244,17 +246,16 @@ class Trainer:
         return [Trained(*x) for x in zip(jobs, states, [s + elapsed for s in before], strict=True)]
 
     def _log(
-        self, jobs: Sequence[Job], now: int, scalars: list[train.Scalars], bar: progress.Progress
+        self, rec: record.Record, jobs: Sequence[Job], now: int, scalars: list[train.Scalars]
     ) -> None:
         for job, values in zip(jobs, scalars, strict=True):
-            self.rec.scalars(now, values, job.run)
+            rec.scalars(now, values, job.run)
             if not values["finite"]:
                 raise PrprError(
                     f"{job.run}: its parameters are no longer finite at step {now}. The last "
                     f"whole checkpoint is kept in {self.folder(job)}; lower config.generator.lr "
                     "and config.critic.lr, or raise config.critic.r1."
                 )
-        bar.set({"critic_loss": float(scalars[0]["critic_loss"])})
 
     def _save(self, job: Job, state: train.TrainState, now: int, seconds: float) -> None:
         meta = {
@@ -277,7 +278,7 @@ def train_base(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       The summary, as written to summary.json.
 
     Raises:
-      PrprError: see `build.check`, `Trainer.train`.
+      PrprError: see `build.check`, `Trainer.run`.
     """
     start = time.monotonic()
     config.validate(cfg)
@@ -285,10 +286,11 @@ def train_base(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     devices = parallel.setup(cfg.train.devices, len(jobs))
     parts = build.check(cfg)
     folder = Path(workdir)
+    trainer = Trainer(cfg, parts, folder, devices)
+    trainer.check(jobs)
     with record.Record(folder, cfg, tensorboard=cfg.train.tensorboard) as rec:
-        trainer = Trainer(cfg, parts, folder, rec, devices)
-        trained = trainer.run(jobs, trainer.fresh)
-        return _finish(cfg, parts, folder, rec, [(trainer, item) for item in trained], start)
+        results = trainer.run(jobs, trainer.fresh, rec)
+        return _finish(cfg, parts, folder, rec, [(trainer, item) for item in results], start)
 
 
 def finetune(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -302,29 +304,39 @@ def finetune(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
       CheckpointError: a base that is missing, damaged, or of another shape.
-      PrprError: see `build.check`, `Trainer.train`.
+      PrprError: see `build.check`, `Trainer.run`.
     """
     start = time.monotonic()
     config.validate(cfg)
-    base_cfg, control_cfg = config.base_of(cfg), config.control_of(cfg)
-    folder = Path(workdir)
-    home = Path(cfg.base.path) if cfg.base.path else folder / "base"
     jobs = _jobs(cfg)
     controls = [Job("control", None, seed) for seed in cfg.seeds if cfg.control]
-    devices = parallel.setup(cfg.train.devices, max(len(jobs), len(controls), len(cfg.seeds)))
+    bases = [Job("base", None, seed) for seed in cfg.seeds]
+    devices = parallel.setup(cfg.train.devices, max(map(len, (jobs, controls, bases))))
     parts = build.check(cfg)
-    with record.Record(folder, cfg, tensorboard=cfg.train.tensorboard) as rec:
-        if not cfg.base.path and not _has_bases(home, cfg.seeds):
+    folder = Path(workdir)
+    home = Path(cfg.base.path) if cfg.base.path else folder / "base"
+    base_cfg = config.base_of(cfg)
+    base_trainer = Trainer(base_cfg, parts, home, devices)
+    tuned = [
+        (Trainer(of, parts, folder, devices), group)
+        for of, group in ((config.control_of(cfg), controls), (cfg, jobs))
+        if group
+    ]
+    # All that can be refused is refused here, before anything in the workdir changes.
+    for trainer, group in tuned:
+        trainer.check(group)
+    if not cfg.base.path:
+        base_trainer.check(bases)
+        if any(checkpoint.latest(base_trainer.folder(job)) is None for job in bases):
+            record.Record(folder).close()  # a workdir that cannot be written costs no training
             print(f"No base run in {home} yet: training it first.", flush=True)
             train_base(base_cfg, home)
-        base_trainer = Trainer(base_cfg, parts, home, rec, devices)
-        bases = {seed: base_trainer.load(Job("base", None, seed)) for seed in cfg.seeds}
-        results = [(base_trainer, item) for item in bases.values()]
-        for group_cfg, group in ((control_cfg, controls), (cfg, jobs)):
-            if group:
-                trainer = Trainer(group_cfg, parts, folder, rec, devices)
-                begin = _from(trainer, bases)
-                results += [(trainer, item) for item in trainer.run(group, begin)]
+    started = {job.seed: base_trainer.load(job) for job in bases}
+    with record.Record(folder, cfg, tensorboard=cfg.train.tensorboard) as rec:
+        results = [(base_trainer, item) for item in started.values()]
+        for trainer, group in tuned:
+            begin = _from(trainer, started)
+            results += [(trainer, item) for item in trainer.run(group, begin, rec)]
         return _finish(cfg, parts, folder, rec, results, start)
 
 
@@ -334,11 +346,6 @@ def _jobs(cfg: ConfigDict) -> list[Job]:
 
 def _from(trainer: Trainer, bases: dict[int, Trained]) -> Callable[[Job], train.TrainState]:
     return lambda job: trainer.from_base(job, bases[job.seed].state)
-
-
-def _has_bases(home: Path, seeds: Sequence[int]) -> bool:
-    folders = [home / "checkpoints" / Job("base", None, seed).run for seed in seeds]
-    return all(checkpoint.latest(folder) is not None for folder in folders)
 
 
 def _finish(

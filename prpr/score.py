@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from prpr import build, data, record, sampling, train
 from prpr.metrics import encoders, prdc
 
-_LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and every run
+_LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and seed
 
 
 def to_stored(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,12 +70,21 @@ class Scorer:
         self._row("real", None, None, _stored(_spread(parts.train, self.n_fake).images))
 
     def _row(self, name: str, lam: float | None, seed: int | None, x: np.ndarray) -> None:
+        """Appends a row: `x` holds sets of `n_fake` items each, whose scores are averaged."""
         s = self.cfg.score
-        found = prdc.prdc_with_intervals(
-            self._real, self._encode(x), s.k, s.k_coverage, level=s.level
-        )
+        sets = [
+            prdc.prdc_with_intervals(
+                self._real, self._encode(part), s.k, s.k_coverage, level=s.level
+            )
+            for part in np.split(x, max(1, len(x) // self.n_fake))
+        ]
+        # The mean of the sets' intervals is that of one set, so it errs on the wide side.
         metrics = {
-            metric: {"value": e.value, "low": e.low, "high": e.high} for metric, e in found.items()
+            metric: {
+                part: float(np.mean([getattr(found[metric], part) for found in sets]))
+                for part in ("value", "low", "high")
+            }
+            for metric in prdc.METRICS
         }
         self.rows.append({"name": name, "lam": lam, "seed": seed, "metrics": metrics})
 
@@ -85,11 +94,12 @@ class Scorer:
         """Samples from a generator, stores the samples and appends its row."""
         # Labels as they are held out, so that classes weigh as they do in the data.
         labels = np.resize(self.held_out.labels, self.n_fake)
+        labels = np.tile(labels, self.cfg.score.repeats)
         x = sampling.sample(
             system,
             net,
             labels,
-            jax.random.key(_LATENTS + seed),
+            jax.random.key(_LATENTS),
             truncation=self.cfg.score.truncation,
         )
         self._row(name, lam, seed, _store(self._path(name, seed), x, labels))
@@ -107,6 +117,7 @@ class Scorer:
             "k_coverage": s.k_coverage,
             "n_real": self.held_out.size,
             "n_fake": self.n_fake,
+            "repeats": s.repeats,
             "split": s.split,
             "level": s.level,
             "seconds": seconds,

@@ -181,7 +181,7 @@ def _critic_update(
         "log_r_data": log_r_real.mean(),
         "log_r_samples": log_r_fake.mean(),
         "normalisation": jnp.exp(batch_norm),
-        "critic_grad_norm": optax.global_norm(gradient),
+        "critic_grad_norm": optax.tree.norm(gradient),
     }
     moved = state.replace(critic=Net(params, extra), critic_opt=opt, log_norm=log_norm)
     return moved, scalars
@@ -211,7 +211,7 @@ def _generator_update(
     alpha = jnp.exp(jnp.minimum(log_r + jnp.log(state.dials["lam"]), 0.0)).mean()
     scalars = {
         "generator_loss": value,
-        "generator_grad_norm": optax.global_norm(gradient),
+        "generator_grad_norm": optax.tree.norm(gradient),
         "alpha": alpha,
     }
     return state.replace(generator=generator, generator_opt=opt, ema=ema), scalars

@@ -19,7 +19,7 @@ STRICT = tuple(name for name in NAMES if name not in KINKED)
 WITH_LAM = ("pr", "smoothed_pr")
 LAMS = (0.3, 1.0, 7.0)
 # Ratios that no kink of LAMS (1/λ and 1) meets, with room for finite differences.
-N = 42
+N = 116
 U = np.exp(np.linspace(-3.0, 3.0, N))
 MAX = float(jnp.finfo(jnp.float32).max)
 TINY = float(jnp.finfo(jnp.float32).tiny)
@@ -104,7 +104,7 @@ def test_log_space_agrees_with_ratio_space(name, lam, x64):
 
 @pytest.mark.parametrize("name", WITH_LAM)
 @pytest.mark.parametrize("field", ["f_log", "f_prime_log", "h_log", "conjugate", "f", "weight"])
-@pytest.mark.parametrize("lam", LAMS)
+@pytest.mark.parametrize("lam", [0.3, 7.0])
 def test_derivative_in_lam(name, field, lam, x64):
     fn = getattr(get(name), field)
     x = (
@@ -140,8 +140,10 @@ def test_conjugate_against_brute_force(name, lam, x64):
     low, high = float(d.f_prime(U[0], lam)), float(d.f_prime(U[-1], lam))
     # also below f'(0), where the supremum is at u = 0
     t = np.append(np.linspace(low, high, N - 2), [-4.0, -0.4 if high < 0 else 0.0])
-    expected = oracles.conjugate(t, of_u(name, lam), [1 / lam, 1.0])
-    np.testing.assert_allclose(d.conjugate(t, lam), expected, rtol=1e-6, atol=1e-6)
+    some = np.append(np.arange(0, N - 2, 9), [N - 2, N - 1])
+    expected = oracles.conjugate(t[some], of_u(name, lam), [1 / lam, 1.0])
+    got = np.asarray(d.conjugate(t, lam))[some]
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 
 
 @every_case
@@ -165,10 +167,10 @@ def test_conjugate_is_infinite_outside_the_domain(name, lam, x64):
 @pytest.mark.parametrize("name", ["reverse_kl", "jensen_shannon", "gan", "squared_hellinger"])
 def test_the_open_end_is_read_as_the_nearest_number_inside(name):
     d = get(name)
-    high = jnp.asarray(d.domain(None)[1], jnp.float32)
+    high = jnp.full(N, d.domain(None)[1])
     for fn in (d.conjugate, d.ratio, d.log_ratio):
-        assert np.isfinite(fn(high, None))
-        assert np.isfinite(slope(fn, high, None))
+        assert np.all(np.isfinite(fn(high, None)))
+        assert np.all(np.isfinite(slope(fn, high, None)))
 
 
 @every_strict_case
@@ -177,7 +179,7 @@ def test_ratio_inverts_f_prime(name, lam, x64):
     t = np.asarray(d.f_prime(U, lam))
     second = np.asarray(d.f_second(U, lam))
     # A rounding of t moves log u by eps·|t|/(u f'').
-    tolerance = 1e-14 + 16 * np.finfo(np.float64).eps * (1 + np.abs(t)) / (U * second)
+    tolerance = 1e-14 + 64 * np.finfo(np.float64).eps * (1 + np.abs(t)) / (U * second)
     assert np.all(np.abs(np.asarray(d.log_ratio(t, lam)) - np.log(U)) <= tolerance)
     assert np.all(np.abs(np.asarray(d.ratio(t, lam)) / U - 1) <= tolerance)
     np.testing.assert_allclose(slope(d.ratio, t, lam), 1 / second, rtol=1e-6)
@@ -240,16 +242,21 @@ LOG_FIELDS = ("f_log", "h_log", "f_prime_log")
 @pytest.mark.parametrize("field", LOG_FIELDS)
 def test_log_space_float32_is_finite_and_accurate(name, lam, field):
     fn = getattr(get(name), field)
-    near = np.geomspace(1e-6, 1.0, 100)
-    x = np.concatenate([np.linspace(-80, 80, 1601), near, -near]).astype(np.float32)
+    near = np.geomspace(1e-6, 1.0, N // 2)
     lam = float(np.float32(lam))
-    value, grad = np.asarray(fn(x, lam), np.float64), np.asarray(slope(fn, x, lam), np.float64)
-    assert fn(x, lam).dtype == jnp.float32
-    assert np.all(np.isfinite(value))
-    assert np.all(np.isfinite(grad))
-    with float64():
-        wide = x.astype(np.float64)
-        true, true_grad = np.asarray(fn(wide, lam)), np.asarray(slope(fn, wide, lam))
+    for grid in (np.linspace(-80, 80, N), np.concatenate([-near, near])):
+        x = grid.astype(np.float32)
+        value, grad = fn(x, lam), slope(fn, x, lam)
+        assert value.dtype == grad.dtype == jnp.float32
+        assert np.all(np.isfinite(value))
+        assert np.all(np.isfinite(grad))
+        with float64():
+            wide = x.astype(np.float64)
+            true, true_grad = np.asarray(fn(wide, lam)), np.asarray(slope(fn, wide, lam))
+        agree(name, field, np.float64(value), np.float64(grad), true, true_grad)
+
+
+def agree(name, field, value, grad, true, true_grad):
     # Absolute tolerance: what is below float32's range, and the zeros of h for gan (u = 3) and
     # reverse_kl (u = e), where an error of a unit in the last place of h's terms remains.
     atol = 1e-7 if (name, field) in (("gan", "h_log"), ("reverse_kl", "h_log")) else TINY
@@ -344,8 +351,8 @@ def test_jit_vmap_loop_agree_and_one_trace_serves_all_lam(name):
         u = jnp.exp(x)
         t = 0.5 * d.f_prime(u, lam)  # halved: away from the ends, where the ratio is ill-posed
         outs = [fn(x, lam) for fn in (d.f_log, d.h_log, d.f_prime_log)]
-        outs += [fn(u, lam) for fn in (d.f, d.f_prime, d.f_second, d.weight)]
-        return jnp.stack(outs + [fn(t, lam) for fn in (d.conjugate, d.ratio, d.log_ratio)])
+        outs += [d.f(u, lam), d.weight(u, lam), d.conjugate(t, lam), d.log_ratio(t, lam)]
+        return jnp.stack(outs)
 
     jitted = jax.jit(everything)
     looped = np.stack([np.asarray(jitted(x, float(lam))) for lam in grid])
@@ -359,16 +366,17 @@ def test_jit_vmap_loop_agree_and_one_trace_serves_all_lam(name):
 @every_name
 def test_shapes_and_dtypes_are_kept(name):
     d = get(name)
-    x = jnp.full((2, 3), 0.4, jnp.float32)
-    for lam in (2, 2.0, np.float64(2.0), jnp.float32(2.0), jnp.full((2, 3), 2.0, jnp.float32)):
-        assert d.f_log(x, lam).shape == (2, 3)
+    x = jnp.full(N, 0.4, jnp.float32)
+    assert d.f_log(x[:6].reshape(2, 3), 2.0).shape == (2, 3)
+    for lam in (2, 2.0, np.float64(2.0), jnp.float32(2.0), jnp.full(N, 2.0, jnp.float32)):
+        assert d.f_log(x, lam).shape == (N,)
         assert d.f_log(x, lam).dtype == jnp.float32
     for dtype in (jnp.bfloat16, jnp.float16):
-        half = jnp.asarray(0.5, dtype)
+        half = jnp.full(N, 0.5, dtype)
         for field in (*LOG_FIELDS, "f", "conjugate", "log_ratio"):
             out = getattr(d, field)(-half if field == "conjugate" else half, 2.0)
             assert out.dtype == dtype
-            assert np.isfinite(out.astype(jnp.float32))
+            assert np.all(np.isfinite(out.astype(jnp.float32)))
     assert d.f(2, 2).dtype == jnp.float32
     low, high = d.domain(jnp.ones((4,)))
     assert low.shape == high.shape == (4,)
@@ -499,11 +507,20 @@ def test_mixture_of_its_weight_is_the_divergence(name, lam, x64):
     np.testing.assert_allclose(d.f_second(U, None), one.f_second(U, lam), rtol=1e-10)
     h = np.asarray(one.h_log(np.log(U), lam)) + shift
     np.testing.assert_allclose(d.h_log(np.log(U), None), h, rtol=1e-9, atol=1e-12)
-    # adding c(u - 1) to f moves the conjugate to f*(t - c) + c
-    t = np.asarray(one.f_prime(U, lam))
-    moved = np.asarray(one.conjugate(t, lam)) - shift
+
+
+@pytest.mark.parametrize("name", ["kl", "le_cam"])
+def test_conjugate_of_a_mixture(name, x64):
+    one = get(name)
+    shift = float(one.f_prime(1.0, None))
+    d = mixture(lambda mu: jnp.asarray(oracles.WEIGHT[name](mu, None)))
+    # f - c(u - 1) has the conjugate f*(t + c) - c
+    t = np.asarray(one.f_prime(U, None))
+    moved = np.asarray(one.conjugate(t, None)) - shift
     np.testing.assert_allclose(d.conjugate(t - shift, None), moved, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(d.ratio(t - shift, None), U, rtol=1e-8)
+    second = np.asarray(one.f_second(U, None))
+    np.testing.assert_allclose(slope(d.log_ratio, t - shift, None), 1 / (U * second), rtol=1e-7)
 
 
 @every_strict_case
@@ -559,7 +576,7 @@ def test_mixture_of_atoms_is_pr_and_total_variation(x64):
     for field in ("f", "f_prime", "f_second"):
         got, expected = getattr(tv, field)(U, None), getattr(get("total_variation"), field)(U, 1.0)
         np.testing.assert_allclose(got, expected, rtol=1e-12)
-    t = np.array([-2.0, -0.3, 0.0, 0.2, 0.5, 0.6])
+    t = np.linspace(-2.0, 0.6, N)
     np.testing.assert_allclose(
         tv.conjugate(t, None), get("total_variation").conjugate(t, 1.0), atol=1e-12
     )
@@ -578,10 +595,10 @@ def test_mixture_in_float32_compiles_once_and_stays_finite():
     @jax.jit
     def all_of_it(x, lam):
         traces.append(lam)
-        value, grad = jax.vmap(jax.value_and_grad(d.h_log), (0, None))(x, lam)
-        return value, grad, d.f_log(x, lam), d.f_prime_log(x, lam), d.log_ratio(x, lam)
+        outs = [fn(x, lam) for fn in (d.h_log, d.f_log, d.f_prime_log, d.log_ratio)]
+        return [*outs, slope(d.h_log, x, lam), slope(d.f_log, x, lam)]
 
-    x = jnp.asarray([-80.0, -3.0, -1e-5, 0.0, 1e-5, 3.0, 80.0])
+    x = jnp.asarray([[-80.0, -3.0, -1e-5, 0.0], [0.1, 1e-5, 3.0, 80.0]])
     for lam in (0.2, 1.0, 4.0):
         assert all(np.all(np.isfinite(out)) for out in all_of_it(x, lam))
     assert len(traces) == 1

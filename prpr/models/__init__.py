@@ -42,6 +42,7 @@ def build(cfg: Any, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module
     from prpr.models import biggan
 
     biggan.check(shape, m.dim_z, m.attention_at)
+    biggan.check_width(shape[0], m.attention_at, m.generator_ch, m.critic_ch)
     attention = tuple(m.attention_at)
     generator = biggan.Generator(
         resolution=shape[0],

@@ -61,6 +61,19 @@ def architecture(resolution: int) -> Architecture:
     return ARCHITECTURES[resolution]
 
 
+def _blocks(arch: Architecture, resolution: int) -> tuple[list[tuple[int, int]], ...]:
+    """(side, width in units of ch) that every block puts out: the generator's, the critic's."""
+    generator, side = [], arch.bottom_width
+    for up, width in zip(arch.upsample, arch.generator_out, strict=True):
+        side *= 2 if up else 1
+        generator.append((side, width))
+    critic, side = [], resolution // arch.patch
+    for down, width in zip(arch.downsample, arch.critic_out, strict=True):
+        side //= 2 if down else 1
+        critic.append((side, width))
+    return generator, critic
+
+
 def check(shape: tuple[int, ...], dim_z: int, attention_at: Sequence[int] = ()) -> None:
     """Raises ConfigError if no BigGAN of the table makes images of this shape from this z."""
     side, width, _ = shape
@@ -73,10 +86,24 @@ def check(shape: tuple[int, ...], dim_z: int, attention_at: Sequence[int] = ()) 
             f"config.model.dim_z = {dim_z}: must be a multiple of {slots} at resolution {side}, "
             "one chunk for the first layer and one for each block."
         )
-    sides = [arch.bottom_width * 2**i for i in range(sum(arch.upsample) + 1)]
+    sides = sorted({at for blocks in _blocks(arch, side) for at, _ in blocks})
     wrong = [a for a in attention_at if a not in sides]
     if wrong:
         raise ConfigError(f"config.model.attention_at = {wrong[0]}: must be among {sides}.")
+
+
+def check_width(
+    resolution: int, attention_at: Sequence[int], generator_ch: int, critic_ch: int
+) -> None:
+    """Raises ConfigError if an attention would have no channels: its queries have an eighth."""
+    blocks = _blocks(architecture(resolution), resolution)
+    widths = {"generator_ch": generator_ch, "critic_ch": critic_ch}
+    for (knob, ch), own in zip(widths.items(), blocks, strict=True):
+        if any(side in attention_at and width * ch < 8 for side, width in own):
+            raise ConfigError(
+                f"config.model.{knob} = {ch}: attention needs at least 8 channels where it is "
+                "applied; raise it, or empty config.model.attention_at."
+            )
 
 
 class GeneratorBlock(nn.Module):

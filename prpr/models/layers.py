@@ -74,7 +74,7 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A `width` x `width` convolution with stride 1 and same padding: (N, H, W, C) -> (N, H, W, features)."""
+    """`width` x `width` convolution, stride 1, same padding: (N, H, W, C) -> (N, H, W, features)."""
 
     features: int
     width: int = 3
@@ -95,7 +95,7 @@ class Conv(nn.Module):
 
 
 class Embed(nn.Module):
-    """A table (num, features), optionally divided by its largest singular value: (N,) -> (N, features)."""
+    """A table (num, features), maybe spectrally normalised: (N,) int -> (N, features)."""
 
     num: int
     features: int
@@ -108,7 +108,7 @@ class Embed(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm with gain and bias given from outside: x (N, H, W, C), gain and bias (N, C) or (C,).
+    """Batch norm with gain and bias from outside: x (N, H, W, C), gain and bias (N, C) or (C,).
 
     y = (x − mean)/√(var + eps) · gain + bias. In training the moments are those of the batch;
     otherwise the running ones. `axis_name` names the mapped device axis over which the moments
@@ -173,7 +173,7 @@ class PlainBatchNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Non-local block of SAGAN as BigGAN uses it: x + γ · o(softmax(θ φᵀ) g), φ and g max-pooled by 2."""
+    """SAGAN's non-local block as in BigGAN: x + γ · o(softmax(θ φᵀ) g), φ and g pooled by 2."""
 
     spectral_norm: bool = True
 

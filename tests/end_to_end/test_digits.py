@@ -1,0 +1,253 @@
+"""The entry points as a user runs them, on the digits' smoke configuration."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FINETUNE = "experiments/finetune_biggan.py"
+SMOKE = "--config=configs/digits.py:smoke"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("jax")
+
+
+@pytest.fixture(scope="module")
+def call(cache):
+    """Runs a command in a process of its own: (exit code, output, errors)."""
+
+    def run(script, *options, **kwargs):
+        env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+        command = [sys.executable, script, *options]
+        out = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, **kwargs
+        )
+        return out.returncode, out.stdout, out.stderr
+
+    run.env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    return run
+
+
+@pytest.fixture(scope="module")
+def done(call, tmp_path_factory):
+    """A finished run: (workdir, output)."""
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    code, out, err = call(FINETUNE, SMOKE, f"--workdir={workdir}", "--config.train.devices=2")
+    assert code == 0, err
+    return workdir, out
+
+
+def summary(workdir):
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def lines(workdir, without=("time",)):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in without} for row in rows]
+
+
+def test_everything_is_there(done):
+    workdir, out = done
+    s = summary(workdir)
+    assert [(r["name"], r["lam"], r["seed"]) for r in s["rows"]] == [
+        ("real", None, None),
+        ("base", None, 0),
+        ("control", None, 0),
+        ("lam_0.2", 0.2, 0),
+        ("lam_5", 5.0, 0),
+    ]
+    for row in s["rows"]:
+        assert list(row["metrics"]) == ["precision", "recall", "density", "coverage"]
+        for e in row["metrics"].values():
+            assert e["low"] <= e["value"] <= e["high"]
+    assert s["rows"][0]["metrics"]["precision"]["value"] > 0.8
+    assert (s["k"], s["n_real"], s["n_fake"]) == (3, 539, 539)
+    assert s["encoder"]
+    assert s["seconds"] > 0
+    for name in ("precision_recall", "samples", "training", "calibration"):
+        assert (workdir / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = (workdir / "report.html").read_text()
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?https?://", page)
+    assert "lam_0.2" in out
+    assert "real" in out
+
+
+def test_the_ratio_is_checked_on_held_out_data_while_training(done):
+    checks = [row for row in lines(done[0]) if "heldout_auc" in row]
+    assert {row["run"] for row in checks} == {"control-seed0", "lam_0.2-seed0", "lam_5-seed0"}
+    for row in checks:
+        assert len(row["reliability_mass"]) == 10
+        assert 0 <= row["heldout_calibration_error"] <= 1
+
+
+def test_stored_samples_are_what_was_scored(done):
+    from prpr import data, score
+    from prpr.metrics import encoders, prdc
+
+    train, held_out = data.load("digits", "train"), data.load("digits", "test")
+    encode = encoders.fit("classifier", train.images, train.labels, 0).encode
+    with np.load(done[0] / "samples" / "real.npz") as real:
+        x = encode(score.from_stored(real))
+    assert len(x) == held_out.size
+    with np.load(done[0] / "samples" / "lam_5-seed0.npz") as fake:
+        found = prdc.prdc(x, encode(score.from_stored(fake))).values()
+    row = summary(done[0])["rows"][-1]["metrics"]
+    assert found == pytest.approx({name: e["value"] for name, e in row.items()}, abs=1e-12)
+
+
+def test_a_repeat_reuses_what_is_done(done, call):
+    workdir, _ = done
+    before = summary(workdir), lines(workdir)
+    saved = {p: p.stat().st_mtime_ns for p in (workdir / "checkpoints").rglob("*") if p.is_file()}
+    code, _, err = call(FINETUNE, SMOKE, f"--workdir={workdir}", "--config.train.devices=2")
+    assert code == 0, err
+    assert "train" not in err
+    assert summary(workdir)["rows"] == before[0]["rows"]
+    assert lines(workdir) == before[1]
+    assert saved == {p: p.stat().st_mtime_ns for p in saved}
+
+
+def test_a_lambda_alone_gives_the_numbers_that_it_gives_among_others(done, call, tmp_path):
+    workdir, _ = done
+    code, _, err = call(
+        FINETUNE,
+        SMOKE,
+        f"--workdir={tmp_path / 'alone'}",
+        f"--config.base.path={workdir / 'base'}",
+        "--config.lams=5",
+        "--config.control=false",
+    )
+    assert code == 0, err
+    assert summary(tmp_path / "alone")["rows"][-1] == summary(workdir)["rows"][-1]
+    alone = [row for row in lines(tmp_path / "alone") if row["run"] == "lam_5-seed0"]
+    assert alone == [row for row in lines(workdir) if row["run"] == "lam_5-seed0"]
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_numbers(done, call, tmp_path):
+    workdir, _ = done
+    target = tmp_path / "killed"
+    options = [SMOKE, f"--workdir={target}", f"--config.base.path={workdir / 'base'}"]
+    # Killed once as its record shows the first λ under way, before and after a checkpoint.
+    for wanted in (2, 4):
+        process = subprocess.Popen(
+            [sys.executable, FINETUNE, *options],
+            cwd=ROOT,
+            env=call.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 200
+        record = target / "metrics.jsonl"
+        while process.poll() is None and time.monotonic() < deadline:
+            text = record.read_text() if record.exists() else ""
+            if f'"step": {wanted}, "run": "lam_0.2-seed0"' in text:
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    code, _, err = call(FINETUNE, *options)
+    assert code == 0, err
+    assert summary(target)["rows"] == summary(workdir)["rows"]
+
+    def ordered(rows):
+        return sorted(rows, key=lambda row: (row["run"], row["step"], len(row)))
+
+    assert ordered(lines(target)) == ordered(lines(workdir))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--config.lams=0"], 2, "config.lams.*0"),
+        (["--config.lams=-1,2"], 2, "config.lams.*-1"),
+        (["--config.lams=nan"], 2, "config.lams.*nan"),
+        (["--config.lams=much"], 2, "lams.*much"),
+        (["--config.objective=envelop"], 2, "envelope"),
+        (["--config.model.name=bigan"], 2, "biggan"),
+        (["--config.data.name=digit"], 2, "digits"),
+        (["--config.score.encoder=pixel"], 2, "pixels"),
+        (["--config.train.batch=5000"], 2, "5000.*898"),
+        (["--config.train.stepz=5"], 2, "steps"),
+        (["--config.base.path=/nowhere/base"], 1, "/nowhere/base"),
+        (["--workdir=setup.cfg/below"], 1, "setup.cfg/below"),
+    ],
+)
+def test_bad_input_ends_with_one_line(call, tmp_path, options, code, says):
+    workdir = [] if any("workdir" in o for o in options) else [f"--workdir={tmp_path / 'run'}"]
+    got, _, err = call(FINETUNE, SMOKE, *workdir, *options)
+    assert got == code, err
+    assert len(err.strip().splitlines()) == 1
+    assert re.search(says, err), err
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_base_of_another_shape_and_a_damaged_one_leave_earlier_results(done, call, tmp_path):
+    workdir, _ = done
+    before = {p: p.read_bytes() for p in workdir.glob("*.json")}
+    code, _, err = call(FINETUNE, SMOKE, f"--workdir={workdir}", "--config.model.generator_ch=12")
+    assert code == 1
+    assert "checkpoint" in err
+    assert "Traceback" not in err
+    home = tmp_path / "base"
+    subprocess.run(["cp", "-r", workdir / "base", home], check=True)
+    for path in (home / "checkpoints").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code, _, err = call(
+        FINETUNE, SMOKE, f"--workdir={tmp_path / 'new'}", f"--config.base.path={home}"
+    )
+    assert code == 1
+    assert "damaged" in err
+    assert "Traceback" not in err
+    assert before["summary" and workdir / "summary.json"] == (workdir / "summary.json").read_bytes()
+    assert not (tmp_path / "new" / "summary.json").exists()
+
+
+def test_other_settings_in_the_same_workdir_are_refused(done, call):
+    workdir, _ = done
+    before = (workdir / "summary.json").read_bytes()
+    code, _, err = call(FINETUNE, SMOKE, f"--workdir={workdir}", "--config.critic.lr=0.5")
+    assert code == 1
+    assert "critic.lr" in err
+    assert (workdir / "summary.json").read_bytes() == before
+
+
+def test_one_program_serves_every_lambda():
+    """Two groups of runs at four λ, on one device: each program is compiled once."""
+    code = """
+import jax, numpy as np
+from prpr import config, parallel, build, train
+cfg = config.defaults()
+cfg.model.generator_ch = cfg.model.critic_ch = 2
+cfg.model.dim_z = cfg.model.shared_dim = 4
+parts = build.splits(cfg)
+system = build.system(cfg, parts.train)
+traces = []
+def step(state, batch):
+    traces.append(1)
+    return train.make_step(system)(state, batch)
+fleet = parallel.Fleet(parallel.setup(2, 4))
+assert fleet.width == 2, fleet.width
+fn = fleet.map(step)
+x, y = parts.train.images[None, :8], parts.train.labels[None, :8]
+for lams in ((0.2, 1.0), (5.0, 20.0), (3.0,)):
+    states = [
+        train.init(system, jax.random.key(0), x[0], build.dials(cfg, lam)) for lam in lams
+    ]
+    stacked, _ = fn(fleet.stack(states), fleet.stack([{"image": x, "label": y}] * len(lams)))
+    fleet.unstack(stacked, len(lams))
+print(len(traces))
+"""
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.split() == ["1"]

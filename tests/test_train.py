@@ -1,0 +1,438 @@
+"""The step, on toys whose updates are known by hand; then that training trains.
+
+Toy: data in the plane, samples x = z + shift, log-ratio w·x + c. For p = N(μ, I) and q = N(0, I)
+the exact log-ratio is μ·x − ½|μ|², so that w = μ and c = −½|μ|² are a perfect critic.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from prpr import data, objectives, ratio, train
+from prpr.models import biggan, small
+
+Array = jax.Array
+N = 8
+MU = np.array([0.9, -0.4], np.float32)
+DIALS = {"lam": 1.5, "tau": 0.5, "epsilon": 0.1, "width": 1.0}
+TRAINED = ("critic", "generator", "ema", "critic_opt", "generator_opt")
+
+
+def adam(rate: float, **settings: float) -> optax.GradientTransformation:
+    """Optax's, which raises a Python float to an int32 power and so is not for strict dtypes."""
+    tx = optax.adam(rate, **settings)
+
+    def update(*arguments: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.update(*arguments)
+
+    return optax.GradientTransformation(tx.init, update)  # pyright: ignore
+
+
+class ToyGenerator(nn.Module):
+    """z + shift; `calls` counts the training passes that were kept."""
+
+    @nn.compact
+    def __call__(self, z: Array, y: Array, *, train: bool) -> Array:
+        del y
+        shift = self.param("shift", nn.initializers.zeros, (2,), jnp.float32)
+        _count(self, "batch_stats", train)
+        return z + shift[None, :]
+
+
+class ToyCritic(nn.Module):
+    """w·x + c + bend·|x|² (bend is for penalties whose gradient depends on x)."""
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array, *, train: bool) -> Array:
+        del y
+        w = self.param("w", lambda _: jnp.asarray(MU))
+        c = self.param("c", lambda _: jnp.float32(-0.5 * MU @ MU))
+        bend = self.param("bend", lambda _: jnp.float32(0.0))
+        _count(self, "spectral", train)
+        return x @ w + c + bend * (x * x).sum(-1)
+
+
+def _count(module: nn.Module, collection: str, train: bool) -> None:
+    calls = module.variable(collection, "calls", jnp.zeros, (), jnp.float32)
+    if train and not module.is_initializing() and module.is_mutable_collection(collection):
+        calls.value = calls.value + 1.0
+
+
+def toy(**changes: Any) -> train.System:
+    parts: dict[str, Any] = {
+        "generator": ToyGenerator(),
+        "critic": ToyCritic(),
+        "critic_loss": ratio.get("logistic"),
+        "objective": objectives.get("envelope"),
+        "critic_tx": optax.sgd(0.1),
+        "generator_tx": optax.sgd(0.2),
+        "dim_z": 2,
+        "num_classes": 3,
+        "ema": 0.75,
+    }
+    return train.System(**{**parts, **changes})
+
+
+def fresh(system: train.System, seed: int = 0, **dials: float) -> train.TrainState:
+    example = jnp.zeros((2, 2))
+    return train.init(system, jax.random.key(seed), example, {**DIALS, **dials})
+
+
+def batch(system: train.System, step: int = 0, n: int = N) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    shape = (system.critic_steps, n)
+    image = rng.standard_normal((*shape, 2)).astype(np.float32) + MU
+    return {"image": image, "label": rng.integers(0, 3, shape).astype(np.int32)}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bit for bit."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+def numpy_of(tree: Any) -> Any:
+    return jax.tree.map(np.asarray, tree)
+
+
+@pytest.fixture(scope="module")
+def step() -> train.Step:
+    return jax.jit(train.make_step(toy()))
+
+
+# ---------------------------------------------------------------------------- one step
+
+
+def test_a_step_by_hand(step):
+    """Both updates, from the latents that the step draws."""
+    system = toy()
+    state = fresh(system)
+    before = numpy_of((state.critic, state.generator, state.ema))
+    items = batch(system)
+    after, scalars = step(state, items)
+    # The state that came in is as it was, and the same call gives the same numbers: it is pure.
+    assert same(before, (state.critic, state.generator, state.ema))
+    again, repeated = step(state, items)
+    assert same(again.critic, after.critic)
+    assert same(again.generator, after.generator)
+    assert same(repeated, scalars)
+    assert after.step == 1
+    assert scalars["finite"] == 1
+
+    keys = jax.random.split(jax.random.fold_in(state.key, 0), 2)
+    z = np.asarray(train._latents(system, keys[0], N)[0])
+    w, c = MU.astype(np.float64), -0.5 * MU @ MU
+    real, fake = items["image"][0] @ w + c, z @ w + c
+
+    def sigmoid(v: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-v))
+
+    # Critic: descends softplus(−v) on data and softplus(v) on samples.
+    slope_real, slope_fake = -sigmoid(-real), sigmoid(fake)
+    w = w - 0.1 * (slope_real @ items["image"][0] + slope_fake @ z) / N
+    c = c - 0.1 * (slope_real + slope_fake).mean()
+    np.testing.assert_allclose(after.critic.params["w"], w, rtol=1e-5)
+    np.testing.assert_allclose(after.critic.params["c"], c, rtol=1e-5)
+    np.testing.assert_allclose(scalars["log_r_data"], real.mean(), rtol=1e-4)
+    np.testing.assert_allclose(scalars["log_r_samples"], fake.mean(), rtol=1e-4)
+    value = np.log1p(np.exp(-real)).mean() + np.log1p(np.exp(fake)).mean() - 2 * math.log(2)
+    np.testing.assert_allclose(scalars["critic_loss"], value, rtol=1e-4, atol=1e-6)
+
+    # Generator: ascends σ((log r + log λ)/τ) of the moved critic at new samples.
+    z = np.asarray(train._latents(system, keys[1], N)[0])
+    log_r = z @ w + c
+    soft = sigmoid((log_r + np.log(DIALS["lam"])) / DIALS["tau"])
+    shift = 0.2 * (soft * (1 - soft)).mean() / DIALS["tau"] * w
+    np.testing.assert_allclose(after.generator.params["shift"], shift, rtol=1e-4)
+    np.testing.assert_allclose(scalars["generator_loss"], -soft.mean(), rtol=1e-5)
+    alpha = np.minimum(DIALS["lam"] * np.exp(log_r), 1).mean()
+    np.testing.assert_allclose(scalars["alpha"], alpha, rtol=1e-5)
+    norm = np.linalg.norm(shift) / 0.2
+    np.testing.assert_allclose(scalars["generator_grad_norm"], norm, rtol=1e-4)
+
+
+def test_collections_move_once_an_update():
+    """Singular vectors in each critic update, moments in the generator's only; never elsewhere."""
+    system = toy(critic_steps=3, r1=1.0, r2=1.0)
+    after, _ = jax.jit(train.make_step(system))(fresh(system), batch(system))
+    assert after.critic.extra["spectral"]["calls"] == 3
+    assert after.generator.extra["batch_stats"]["calls"] == 1
+
+
+def test_the_moving_average_is_of_parameters_and_moments(step):
+    state, _ = step(fresh(toy()), batch(toy()))
+    after, _ = step(state, batch(toy(), 1))
+    expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, state.ema, after.generator)
+    for got, want in zip(jax.tree.leaves(after.ema), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+    # calls: ¾·(¼·1) + ¼·2
+    np.testing.assert_allclose(after.ema.extra["batch_stats"]["calls"], 0.6875)
+
+
+def test_every_critic_step_has_its_own_batch_and_optimiser_step():
+    system = toy(critic_steps=2, critic_tx=adam(0.1), generator_tx=adam(0.1))
+    run = jax.jit(train.make_step(system))
+    items = batch(system)
+    after, _ = run(fresh(system), items)
+    assert after.critic_opt[0].count == 2
+    assert after.generator_opt[0].count == 1
+    for i in range(2):
+        changed = {"image": items["image"].copy(), "label": items["label"]}
+        changed["image"][i] += 1.0
+        assert not same(run(fresh(system), changed)[0].critic.params, after.critic.params)
+
+
+def test_warm_up_moves_the_critic_only():
+    system = toy(generator_tx=adam(0.1))
+    state = fresh(system)
+    after, scalars = jax.jit(train.make_step(system, move_generator=False))(state, batch(system))
+    for part in TRAINED:
+        assert same(getattr(state, part), getattr(after, part)) == (
+            part in ("generator", "ema", "generator_opt") or part == "critic_opt"
+        ), part  # (critic_opt: SGD has no state)
+    assert after.step == 1
+    assert "generator_loss" not in scalars
+    assert {"critic_loss", "finite"} <= set(scalars)
+
+
+def test_one_trace_serves_all_dials():
+    traces = []
+
+    def ascent(output: Array, log_r: Array, dials: objectives.Dials) -> Array:
+        traces.append(1)
+        return objectives.get("envelope").ascent(output, log_r, dials)
+
+    objective = objectives.get("envelope")._replace(ascent=ascent)
+    system = toy(objective=objective)
+    run = jax.jit(train.make_step(system))
+    shifts = set()
+    for lam in np.geomspace(0.05, 20, 10):
+        for tau in np.geomspace(0.1, 2, 5):
+            after, _ = run(fresh(system, lam=float(lam), tau=float(tau)), batch(system))
+            shifts.add(float(after.generator.params["shift"][0]))
+    assert len(traces) == 1
+    assert len(shifts) == 50  # and every value made its own difference
+
+
+# ---------------------------------------------------------------------------- the parts of a loss
+
+
+def test_log_norm_tracks_the_mean_ratio_and_is_subtracted(step):
+    state = fresh(toy()).replace(log_norm=jnp.float32(0.3))
+    after, scalars = step(state, batch(toy()))
+    expected = np.log(0.98 * np.exp(0.3) + 0.02 * scalars["normalisation"])
+    np.testing.assert_allclose(after.log_norm, expected, rtol=1e-5)
+    x, y = batch(toy())["image"][0], batch(toy())["label"][0]
+    normalised = toy(normalise=True)
+    difference = train.log_ratio(toy(), state, x, y) - train.log_ratio(normalised, state, x, y)
+    np.testing.assert_allclose(difference, 0.3, rtol=1e-4)
+    # log_r − log_norm + log λ: as if λ were λ/E[r̂].
+    got, _ = jax.jit(train.make_step(normalised))(state, batch(toy()))
+    scaled = {**state.dials, "lam": state.dials["lam"] * jnp.exp(-after.log_norm)}
+    want, _ = step(state.replace(dials=scaled), batch(toy()))
+    np.testing.assert_allclose(
+        got.generator.params["shift"], want.generator.params["shift"], rtol=1e-5
+    )
+    assert not np.allclose(got.generator.params["shift"], after.generator.params["shift"])
+
+
+def test_log_norm_stays_finite_at_a_huge_ratio(step):
+    state = fresh(toy())
+    critic = train.Net({**state.critic.params, "c": jnp.float32(85.0)}, state.critic.extra)
+    after, scalars = step(state.replace(critic=critic), batch(toy()))
+    assert np.isfinite(after.log_norm)
+    assert scalars["finite"] == 1
+
+
+def test_penalties_are_added_at_data_and_at_samples():
+    """Of the log-ratio: the critic's output times the loss's scale."""
+    loss = ratio.get("logistic", scale=2.0)
+    plain = toy(critic_loss=loss)
+    state = fresh(plain)
+    state = state.replace(
+        critic=train.Net({**state.critic.params, "bend": jnp.float32(0.3)}, state.critic.extra)
+    )
+    items = batch(plain)
+    keys = jax.random.split(jax.random.fold_in(state.key, 0), 2)
+    z, _ = train._latents(plain, keys[0], N)
+
+    def penalty(x: np.ndarray) -> float:
+        # ½E|∇T|² with T = 2(w·x + c + bend·|x|²)
+        return float(0.5 * np.square(2 * (MU + 0.6 * np.asarray(x))).sum(-1).mean())
+
+    value, bend = {}, {}
+    for r1, r2 in [(0.0, 0.0), (0.7, 0.0), (0.0, 0.4), (0.7, 0.4)]:
+        system = plain._replace(r1=r1, r2=r2)
+        after, scalars = jax.jit(train.make_step(system, move_generator=False))(state, items)
+        value[r1, r2] = scalars["critic_loss"]
+        expected = value[0.0, 0.0] + r1 * penalty(items["image"][0]) + r2 * penalty(z)
+        np.testing.assert_allclose(scalars["critic_loss"], expected, rtol=1e-5)
+        # Its gradient too: a penalty pulls the bend down.
+        bend[r1, r2] = after.critic.params["bend"]
+        assert bend[r1, r2] <= bend[0.0, 0.0] - 0.01 * (r1 + r2)
+
+
+def test_clipping_bounds_the_movement_and_not_the_report():
+    clipped = optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
+    system = toy(critic_tx=clipped, generator_tx=clipped)
+    state = fresh(system)
+    after, scalars = jax.jit(train.make_step(system))(state, batch(system))
+    for net in ("critic", "generator"):
+        old, new = getattr(state, net).params, getattr(after, net).params
+        moved = optax.tree.norm(jax.tree.map(lambda a, b: a - b, old, new))
+        np.testing.assert_allclose(moved, 1e-3, rtol=1e-2)
+        assert scalars[f"{net}_grad_norm"] > 2e-3
+
+
+def test_nan_data_is_seen(step):
+    items = batch(toy())
+    items["image"][0, 3, 1] = np.nan
+    assert step(fresh(toy()), items)[1]["finite"] == 0
+
+
+# ---------------------------------------------------------------------------- runs
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(step):
+    assert same(fresh(toy()).generator, fresh(toy()).generator)
+    runs = [step(fresh(toy(), seed), batch(toy()))[0] for seed in (0, 0, 1)]
+    assert same(runs[0].generator, runs[1].generator)
+    assert not same(runs[0].generator, runs[2].generator)
+    # Every step draws its own latents.
+    state = fresh(toy())
+    later = step(state.replace(step=jnp.int32(1)), batch(toy()))[0]
+    assert not same(runs[0].generator, later.generator)
+
+
+def test_a_run_resumed_from_numbers_equals_one_that_never_stopped():
+    """By way of NumPy, as a checkpoint goes; with moments of Adam and all collections."""
+    system = toy(critic_tx=adam(0.1), generator_tx=adam(0.1), normalise=True)
+    run = jax.jit(train.make_step(system))
+    state = fresh(system)
+    for i in range(6):
+        state, scalars = run(state, batch(system, i))
+        if i == 2:
+            kept = numpy_of(state.replace(key=jax.random.key_data(state.key)))
+    back = jax.tree.map(jnp.asarray, kept)
+    back = back.replace(key=jax.random.wrap_key_data(back.key))
+    for i in range(3, 6):
+        back, repeated = run(back, batch(system, i))
+    assert same(
+        back.replace(key=jax.random.key_data(back.key)),
+        state.replace(key=jax.random.key_data(state.key)),
+    )
+    assert same(repeated, scalars)
+
+
+def test_biggan_steps_with_its_collections():
+    system = toy(
+        generator=biggan.Generator(8, 3, image_channels=1, ch=2, dim_z=4, shared_dim=3),
+        critic=biggan.Critic(8, 3, ch=2),
+        critic_loss=ratio.get("hinge"),
+        objective=objectives.get("hinge"),
+        dim_z=4,
+    )
+    items = {
+        "image": np.random.default_rng(0).uniform(-1, 1, (1, N, 8, 8, 1)).astype(np.float32),
+        "label": np.arange(N, dtype=np.int32)[None] % 3,
+    }
+    start = jax.jit(lambda key: train.init(system, key, items["image"][0], DIALS))
+    state = start(jax.random.key(0))
+    after, scalars = jax.jit(train.make_step(system))(state, items)
+    assert scalars["finite"] == 1
+    for net, collections in (("critic", {"spectral"}), ("generator", {"spectral", "batch_stats"})):
+        old, new = getattr(state, net), getattr(after, net)
+        assert set(old.extra) == collections
+        for name in collections:
+            assert not same(old.extra[name], new.extra[name])
+        assert jax.tree.structure(old) == jax.tree.structure(new)
+
+
+def sliced_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over 16 directions of the 1-Wasserstein distance of equally many points."""
+    angle = np.pi * np.arange(16) / 16
+    directions = np.stack([np.cos(angle), np.sin(angle)])
+    return float(np.abs(np.sort(a @ directions, 0) - np.sort(b @ directions, 0)).mean())
+
+
+@pytest.mark.parametrize(
+    ("critic", "objective"),
+    [("hinge", "hinge"), ("logistic", "logistic"), ("logistic", "envelope")],
+)
+def test_training_improves(critic, objective):
+    points = data.load("ring8", "train", seed=0)
+    system = toy(
+        generator=small.Generator(2, dim_z=2, width=32),
+        critic=small.Critic(width=32),
+        critic_loss=ratio.get(critic),
+        objective=objectives.get(objective),
+        critic_tx=adam(3e-3, b1=0.0, b2=0.99),
+        generator_tx=adam(1e-3, b1=0.0, b2=0.99),
+        num_classes=1,
+        ema=0.97,
+    )
+    run = jax.jit(train.make_step(system))
+    state = jax.jit(lambda key: train.init(system, key, jnp.zeros((2, 2)), {**DIALS, "tau": 1.0}))(
+        jax.random.key(0)
+    )
+    z = np.random.default_rng(0).standard_normal((1024, 2)).astype(np.float32)
+    draw: Callable[[train.Net], Array] = jax.jit(
+        lambda net: train.apply_frozen(system.generator, net, z, jnp.zeros((1024,), jnp.int32))
+    )
+    before = sliced_distance(draw(state.ema), points.images[:1024])
+    batches = data.Batches(points, 128)
+    for i in range(300):
+        items = batches.batch(i)
+        state, scalars = run(state, {name: v[None] for name, v in items.items()})
+    after = sliced_distance(draw(state.ema), points.images[:1024])
+    print(critic, objective, before, after)
+    assert scalars["finite"] == 1
+    assert after < 0.4 * before
+
+
+# ---------------------------------------------------------------------------- held-out checks
+
+
+@pytest.fixture(scope="module")
+def diagnose() -> Callable[..., dict[str, np.ndarray]]:
+    n = 6000
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((n, 2)).astype(np.float32) + MU
+    held_out = {"image": image, "label": np.zeros(n, np.int32)}
+    check = jax.jit(lambda state: train.diagnose(toy(), state, held_out))
+
+    def scaled(width: float) -> dict[str, np.ndarray]:
+        state = fresh(toy())
+        params = jax.tree.map(lambda v: width * v, state.critic.params)
+        return numpy_of(check(state.replace(critic=train.Net(params, state.critic.extra))))
+
+    return scaled
+
+
+def test_diagnose_finds_an_exact_critic_right(diagnose):
+    got = diagnose(1.0)
+    assert all(np.isfinite(v).all() for v in got.values())
+    assert got["heldout_calibration_error"] < 0.02
+    np.testing.assert_allclose(got["heldout_calibration_slope"], 1, atol=0.06)
+    np.testing.assert_allclose(got["heldout_normalisation"], 1, atol=0.08)
+    np.testing.assert_allclose(got["heldout_inverse_normalisation"], 1, atol=0.08)
+    # Projected on μ the two are normal, |μ| apart: AUC = Φ(|μ|/√2) = ½(1 + erf(|μ|/2)).
+    auc = 0.5 * (1 + math.erf(float(np.linalg.norm(MU)) / 2))
+    np.testing.assert_allclose(got["heldout_auc"], auc, atol=0.015)
+    for name in ("predicted", "observed", "mass"):
+        assert got[f"reliability_{name}"].shape == (10,)
+
+
+def test_diagnose_catches_a_critic_that_is_too_wide(diagnose):
+    got, exact = diagnose(3.0), diagnose(1.0)
+    assert got["heldout_calibration_error"] > 5 * exact["heldout_calibration_error"]
+    np.testing.assert_allclose(got["heldout_calibration_slope"], 1 / 3, atol=0.03)
+    np.testing.assert_allclose(got["heldout_auc"], exact["heldout_auc"], rtol=1e-4)
