@@ -24,15 +24,17 @@ def get_config(argument: str = "") -> ConfigDict:
     cfg.model.name = "biggan"
     cfg.model.generator_ch, cfg.model.critic_ch = 16, 24
     cfg.model.dim_z, cfg.model.shared_dim = 16, 16
-    cfg.critic.scale = 10.0
-    cfg.critic.steps = 2
-    cfg.dials.tau = 1.0
-    cfg.train.steps, cfg.train.warmup = 750, 150
-    cfg.base.steps = 1500
+    cfg.base.steps, cfg.base.critic_steps = 1500, 1
+    cfg.base.critic_lr = cfg.base.generator_lr = 1e-3
+    cfg.critic.steps, cfg.critic.lr, cfg.generator.lr = 4, 2e-3, 1e-3
+    cfg.critic.scale = 5.0
+    cfg.dials.tau = 0.5
+    cfg.train.steps, cfg.train.warmup, cfg.train.decay = 750, 150, "late_linear"
+    cfg.score.encoder, cfg.score.repeats = "pixels", 8
     if argument == "smoke":
         cfg.name = "digits-smoke"
         cfg.lams = (0.2, 5.0)
         cfg.train.steps, cfg.train.warmup, cfg.base.steps = 4, 2, 4
         cfg.train.batch, cfg.train.log_every, cfg.train.checkpoint_every = 16, 2, 3
-        cfg.train.diagnose_every = 2
+        cfg.train.diagnose_every, cfg.score.repeats = 2, 1
     return config.base_of(cfg) if argument == "base" else cfg

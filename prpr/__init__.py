@@ -9,23 +9,31 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
+    "build",
     "checkpoint",
+    "cli",
     "config",
     "data",
     "divergences",
     "errors",
+    "fdivergence",
     "frontier",
     "metrics",
+    "mixtures",
     "models",
     "numerics",
     "objectives",
     "parallel",
+    "plotting",
+    "progress",
     "ratio",
     "record",
     "regularizers",
     "report",
     "run",
     "sampling",
+    "score",
+    "theory_figures",
     "train",
 )
 

@@ -50,6 +50,8 @@ def _schedule(lr: float, decay: str, hold: int, steps: int) -> optax.Schedule:
         return optax.constant_schedule(lr)
     if decay == "linear":
         return optax.linear_schedule(lr, 0.0, steps, hold)
+    if decay == "late_linear":
+        return optax.linear_schedule(lr, 0.0, steps - steps // 2, hold + steps // 2)
     cosine = optax.cosine_decay_schedule(lr, steps)
     return optax.join_schedules([optax.constant_schedule(lr), cosine], [hold])
 

@@ -19,7 +19,7 @@ from prpr.errors import ConfigError, unknown_name
 from prpr.metrics import encoders
 from prpr.numerics import check_lam
 
-DECAYS = ("constant", "linear", "cosine")
+DECAYS = ("constant", "linear", "late_linear", "cosine")
 
 
 class Knob(NamedTuple):
@@ -173,7 +173,9 @@ KNOBS: dict[str, Any] = {
         "steps": Knob(1000, _whole(1), "generator updates"),
         "warmup": Knob(0, _whole(0), "critic-only steps before the first generator update"),
         "decay": Knob(
-            "constant", _name("decay", lambda: DECAYS), "learning rates over the generator updates"
+            "constant",
+            _name("decay", lambda: DECAYS),
+            "learning rates over the generator updates: to zero, late_linear from half way on",
         ),
         "log_every": Knob(25, _whole(1), "steps between two lines of metrics.jsonl"),
         "diagnose_every": Knob(100, _whole(1), "steps between two held-out checks of the ratio"),

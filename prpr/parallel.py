@@ -20,6 +20,8 @@ from prpr.errors import ConfigError
 
 Tree = Any
 
+_AXIS = "runs"
+
 
 def setup(devices: int = 0, runs: int = 1) -> int:
     """Chooses how many local devices to spread over; call it before anything touches JAX.
@@ -66,10 +68,12 @@ class Fleet:
     def __init__(self, devices: int):
         self.devices = jax.local_devices()[:devices]
         self.width = len(self.devices)
+        mesh = jax.sharding.Mesh(np.array(self.devices), (_AXIS,))
+        self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
 
     def map(self, fn: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
         """`fn` compiled once for all devices; mapped arguments have a leading run axis."""
-        return jax.pmap(fn, in_axes=in_axes, devices=self.devices)
+        return jax.pmap(fn, axis_name=_AXIS, in_axes=in_axes, devices=self.devices)
 
     def stack(self, trees: Sequence[Tree]) -> Tree:
         """At most `width` trees, one a run -> one tree with a leading axis of `width`.
@@ -78,14 +82,17 @@ class Fleet:
         the shape that was compiled; `unstack` drops the copies.
         """
         full = [*trees, *[trees[-1]] * (self.width - len(trees))]
-        return jax.tree.map(_stack, *full)
+        return jax.tree.map(self._stack, *full)
 
     def unstack(self, tree: Tree, n: int) -> list[Tree]:
         """The first `n` runs of a stacked tree, on the host."""
         host = jax.device_get(tree)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], host) for i in range(n)]
 
-
-def _stack(*leaves: Any) -> Any:
-    # Host arrays stay on the host: pmap sends each row to its own device.
-    return jnp.stack(leaves) if isinstance(leaves[0], jax.Array) else np.stack(leaves)
+    def _stack(self, *leaves: Any) -> Any:
+        # Host arrays stay on the host: pmap sends each row to its own device. Others go to where
+        # pmap leaves its results: a state that lies elsewhere than the one that comes back would
+        # have the step compiled twice.
+        if isinstance(leaves[0], jax.Array):
+            return jax.device_put(jnp.stack(leaves), self._sharding)
+        return np.stack(leaves)

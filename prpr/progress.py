@@ -60,4 +60,3 @@ class Progress:
         self._scalars = f", {text}" if text else ""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
-

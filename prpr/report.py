@@ -2,30 +2,27 @@
 
 Reads only what `prpr.record` and the scoring wrote (summary.json, metrics.jsonl, samples/*.npz,
 config.json, environment.json); nothing is trained, sampled or scored here. The same records give
-the same bytes. Precision comes before recall, and λ ascends: from recall to precision.
+the same bytes. Precision comes before recall, and λ ascends: from recall to precision. The
+drawings are made in `prpr.report_figures`, the page's HTML in `prpr.report_page`.
 
     print(report.table(record.read_json("runs/digits/summary.json")))
     page = report.make("runs/digits")      # runs/digits/report.html and runs/digits/figures/*.png
 """
 
-import base64
-import html
 import io
 import itertools
-import json
 import math
 import os
-import shlex
 import statistics
 import textwrap
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from prpr import plotting, record
+from prpr import plotting, record, report_page
 from prpr import report_figures as figures
 from prpr.errors import DataError, WorkdirError
 from prpr.report_figures import Estimate, Group, Run, Samples
@@ -84,25 +81,50 @@ def show(estimate: Estimate) -> tuple[str, str]:
     return f"{value:.3f}", spread
 
 
-def describe(summary: Mapping[str, Any]) -> str:
-    """What the numbers depend on, in one line: encoder, neighbours, sizes, split."""
+def describe(summary: Mapping[str, Any]) -> list[str]:
+    """What the numbers depend on, in lines of at most 110 columns.
+
+    The first is about the encoder and its neighbours, the second about the samples and what the
+    brackets mean. Only a line that would be too long is broken, and only between two facts.
+    """
 
     def get(key: str) -> Any:
         return summary.get(key, "?")
 
-    k, k_coverage = get("k"), get("k_coverage")
-    return (
-        f"encoder {get('encoder')}, k = {k} (density and coverage: {k_coverage}), "
-        f"{get('n_real')} real × {get('n_fake')} generated, split {get('split')}"
+    sizes = f"{get('n_real')} real × {get('n_fake')} generated"
+    repeats = int(summary.get("repeats") or 1)
+    if repeats > 1:
+        sizes += f" (scores: means over {repeats} independent sets)"
+    lines = (
+        (f"encoder {get('encoder')}", f"k = {get('k')} (density, coverage: {get('k_coverage')})"),
+        (sizes, f"split {get('split')}", *_spreads(summary)),
     )
+    # textwrap breaks at plain spaces only: not at the no-break ones within a fact.
+    glued = [", ".join(fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in line) for line in lines]
+    wrapped = [
+        part for line in glued for part in textwrap.wrap(line, WIDTH, break_on_hyphens=False)
+    ]
+    return [part.replace("\N{NO-BREAK SPACE}", " ") for part in wrapped]
 
 
 def spread_note(summary: Mapping[str, Any]) -> str:
     """What the brackets and the ± of the table mean."""
-    seeds = max((len(g.seeds) for g in groups(summary)), default=1)
-    level = 100 * float(summary.get("level", 0.95))
-    note = f"[low, high]: {level:g} % interval"
-    return note if seeds == 1 else f"{note} of one run; ±: standard deviation over {seeds} seeds"
+    return ", ".join(_spreads(summary))
+
+
+def _spreads(summary: Mapping[str, Any]) -> list[str]:
+    seeds = _most_seeds(groups(summary))
+    interval = f"[low, high] = {100 * float(summary.get('level', 0.95)):g} % interval"
+    return [interval] if seeds == 1 else [f"{interval} of one run", f"± = sd over {seeds} seeds"]
+
+
+def _most_seeds(rows: Sequence[Group]) -> int:
+    return max((len(g.seeds) for g in rows), default=1)
+
+
+def _row(g: Group) -> report_page.Row:
+    cells = [show(g.metrics[metric]) for metric in METRICS]
+    return report_page.Row(g.name, g.label, "" if g.lam is None else f"{g.lam:g}", cells, _pair(g))
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -114,10 +136,8 @@ def table(summary: Mapping[str, Any]) -> str:
     Raises:
       DataError: rows that are not of this form.
     """
-    rows = []
-    for g in groups(summary):
-        cells = [" ".join(show(g.metrics[metric])) for metric in METRICS]
-        rows.append([g.name, "" if g.lam is None else f"{g.lam:g}", *cells])
+    named = map(_row, groups(summary))
+    rows = [[row.name, row.lam, *map(" ".join, row.cells)] for row in named]
     head = ["name", "λ", *METRICS]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     widths[0] = max(4, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(head) - 1)))
@@ -129,8 +149,7 @@ def table(summary: Mapping[str, Any]) -> str:
         return "  ".join(cells).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(head) - 1))
-    about = [*textwrap.wrap(describe(summary), WIDTH), spread_note(summary)]
-    return "\n".join([*about, rule, line(head), rule, *map(line, rows), rule])
+    return "\n".join([*describe(summary), rule, line(head), rule, *map(line, rows), rule])
 
 
 # ---- what it says -------------------------------------------------------------------------------
@@ -169,17 +188,15 @@ def _change(low: Group, high: Group, metric: str, sign: int) -> str:
     a, b = low.metrics[metric], high.metrics[metric]
     ends = f"{a.value:.3f} to {b.value:.3f}"
     wanted = sign * (b.value - a.value)
+    verb = "rise" if sign > 0 else "fall"
     if not math.isfinite(wanted):
         return f"{metric} has no value at both ends ({ends})"
     if f"{a.value:.3f}" == f"{b.value:.3f}":
-        return f"{metric} does not {'rise' if sign > 0 else 'fall'}: it stays at {a.value:.3f}"
+        return f"{metric} does not {verb}: it stays at {a.value:.3f}"
     if wanted > 0:
-        said = f"{metric} {'rises' if sign > 0 else 'falls'} from {ends}"
+        said = f"{metric} {verb}s from {ends}"
     else:
-        said = (
-            f"{metric} does not {'rise' if sign > 0 else 'fall'}: "
-            f"it goes {'down' if sign > 0 else 'up'} from {ends}"
-        )
+        said = f"{metric} does not {verb}: it goes {'down' if sign > 0 else 'up'} from {ends}"
     overlap = a.low <= b.high and b.low <= a.high
     return f"{said} (the two {_kind(a, b)} overlap)" if overlap else said
 
@@ -200,6 +217,31 @@ def _detours(path: Sequence[Group]) -> list[str]:
             if sign * step < -0.0005:
                 found.append(f"{word} {abs(step):.3f} from {a.label} to {b.label}")
     return [f"Not at every step: {'; '.join(found)}."] if found else []
+
+
+def _caveat(rows: Sequence[Group]) -> str:
+    """What the intervals do and do not cover."""
+    seeds = _most_seeds(rows)
+    if seeds == 1:
+        return (
+            "One seed: the intervals cover the choice of samples and of held-out data, not how "
+            "much a second training would differ. Train with config.seeds = 0,1,2 to see that."
+        )
+    return (
+        f"Over {seeds} seeds: ± is how much whole trainings differ, the finite samples "
+        "that they are scored on included."
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+# ---- checks of the critic -----------------------------------------------------------------------
 
 
 class Check(NamedTuple):
@@ -286,6 +328,15 @@ def warnings(runs: Sequence[Run]) -> list[Failed]:
     return result
 
 
+def _finding(failed: Failed) -> report_page.Finding:
+    runs = "; ".join(
+        f"{label}: {', '.join(f'{value:.3g}' for value in values)}"
+        for label, values in failed.found.items()
+    )
+    check = failed.check
+    return report_page.Finding(check.title, runs, check.meaning, check.mend)
+
+
 # ---- reading ------------------------------------------------------------------------------------
 
 
@@ -325,8 +376,13 @@ def _read_runs(folder: Path, rows: Sequence[Group], config: Mapping[str, Any]) -
     return runs
 
 
-def _read_samples(folder: Path, rows: Sequence[Group]) -> tuple[dict[str, Samples], dict[str, str]]:
-    """The samples of the first seed of every name, and {name: why not} for the others."""
+def _read_samples(
+    folder: Path, rows: Sequence[Group], n_fake: int | None
+) -> tuple[dict[str, Samples], dict[str, str]]:
+    """The samples of the first seed of every name, and {name: why not} for the others.
+
+    Of generated samples the first `n_fake` only: a file holds the repeated sets one after another.
+    """
     stored: dict[str, Samples] = {}
     missing: dict[str, str] = {}
     for g in rows:
@@ -342,7 +398,8 @@ def _read_samples(folder: Path, rows: Sequence[Group]) -> tuple[dict[str, Sample
                 raise ValueError(f"unexpected shape {values.shape} of {values.dtype}")
             if len(labels) != len(values):
                 raise ValueError(f"{len(values)} samples but {len(labels)} labels")
-            stored[g.name] = Samples(values, labels)
+            n = None if g.name == "real" else n_fake
+            stored[g.name] = Samples(values[:n], labels[:n])
         except FileNotFoundError:
             missing[g.name] = f"samples/{path.name} is not there"
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -375,7 +432,7 @@ def make(workdir: str | os.PathLike[str]) -> Path:
     config = _read_optional(folder / "config.json")
     environment = _read_optional(folder / "environment.json")
     runs = _read_runs(folder, rows, config or {})
-    stored, missing = _read_samples(folder, rows)
+    stored, missing = _read_samples(folder, rows, summary.get("n_fake"))
     colors = figures.Colors([g.lam for g in rows if g.lam is not None])
     # A base run is on a clock of its own; its curves are in its own report.
     tuned = [run for run in runs if run.name != "base"] or runs
@@ -393,316 +450,25 @@ def make(workdir: str | os.PathLike[str]) -> Path:
             path.with_suffix(".png").unlink(missing_ok=True)
         else:
             images[name] = plotting.save(figure, path, formats=("png",))[0].read_bytes()
-    page = _Page(
-        str((config or {}).get("name") or folder.resolve().name),
-        summary,
-        rows,
-        runs,
-        stored,
-        missing,
-        images,
-        config,
-        environment,
-    )
-    record.write_bytes(folder / "report.html", _render(page).encode())
-    return folder / "report.html"
-
-
-# ---- the page -----------------------------------------------------------------------------------
-
-_CSS = """
-:root { color-scheme: light dark; --page: #ffffff; --text: #1d2129; --soft: #5b6472;
-  --line: #d9dee6; --head: #f3f5f8; --link: #0b5fa5; --warn: #9a4a00; --warn-page: #fff6ea; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171c; --text: #e4e7ec; --soft: #a2abb8;
-  --line: #363d48; --head: #1e232b; --link: #7db8ee; --warn: #f0b26b; --warn-page: #2a2118; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.65rem; line-height: 1.25; margin: 0.5rem 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.75rem 0 0.5rem; }
-h3 { font-size: 1rem; margin: 0 0 0.25rem; }
-p, ul, dl { margin: 0.5rem 0; }
-a { color: var(--link); }
-.lead { font-size: 1.1rem; }
-.soft, figcaption, dt { color: var(--soft); }
-small, figcaption, .soft { font-size: 0.9rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; margin: 1rem 0; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.45rem 0.8rem; text-align: left; white-space: nowrap;
-  border-top: 1px solid var(--line); }
-thead th { background: var(--head); }
-td small { color: var(--soft); margin-left: 0.35rem; }
-figure { margin: 1rem 0; }
-.card { display: block; background: #ffffff; border: 1px solid var(--line); border-radius: 8px;
-  padding: 0.75rem; }
-.card img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figcaption { margin-top: 0.5rem; }
-.warning { border-left: 4px solid var(--warn); background: var(--warn-page);
-  padding: 0.75rem 1rem; margin: 0.75rem 0; border-radius: 0 8px 8px 0; }
-.warning h3 { color: var(--warn); }
-dt { margin-top: 0.5rem; font-size: 0.9rem; }
-dd { margin: 0; overflow-wrap: anywhere; }
-summary { cursor: pointer; padding: 0.4rem 0; }
-code, pre { font: 0.9rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-pre { overflow-x: auto; background: var(--head);
-  border: 1px solid var(--line); border-radius: 8px; padding: 0.75rem; margin: 0.5rem 0; }
-.knobs td { white-space: normal; overflow-wrap: anywhere; }
-"""
-
-_GLOSSARY = """<p class="soft"><strong>Precision</strong>: the share of generated samples that look
-real. <strong>Recall</strong>: the share of real data that the generator can make. No generator is
-best at both, so each λ is one choice between them: a small λ asks for recall, a large λ for
-precision.</p>"""
-
-_CAPTIONS = {
-    "precision_recall": "Each dot is one λ, small λ dark and large λ light, joined in order of λ; "
-    "up is more precision, right is more recall. Lines through a dot are {spread}. The star is "
-    "real data scored in the generator's place: about the best that can be reached at this size.",
-    "samples": "Not selected: the first samples of the first seed. Every generator got the same "
-    "latents and labels, so the same place in two blocks is the same input; {layout}.",
-    "calibration": "When the critic says that a sample is real with some probability, does that "
-    "share of them turn out real? On the diagonal it does. Checked on held-out data at the last "
-    "check; a dot's area is the share of samples it stands for.",
-    "training": "What the critic and the generator did at every step; dotted lines mark where an "
-    "ideal estimate lies. Held-out values come from data that neither of them trained on. "
-    "Long curves are shown faint, with their moving average.",
-}
-
-
-class _Page(NamedTuple):
-    """Everything that the page shows."""
-
-    title: str
-    summary: Mapping[str, Any]
-    rows: Sequence[Group]
-    runs: Sequence[Run]
-    stored: Mapping[str, Samples]
-    missing: Mapping[str, str]
-    images: Mapping[str, bytes]
-    config: Mapping[str, Any] | None
-    environment: Mapping[str, Any] | None
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _render(page: _Page) -> str:
-    """The page: no scripts, nothing loaded, every text escaped."""
-    found = warnings(page.runs)
-    link = ""
-    if found:
-        count = "1 check is" if len(found) == 1 else f"{len(found)} checks are"
-        link = f'<p><a href="#warnings">{count} off: see the warnings.</a></p>'
-    lead = _text(headline(page.rows)).replace("λ = ", "λ&nbsp;=&nbsp;")
-    seconds = page.summary.get("seconds")
+    about = ", ".join(describe(summary))
+    seconds = summary.get("seconds")
     took = "" if seconds is None else f" The whole took {_duration(float(seconds))}."
-    body = f"""<h1>{_text(page.title)}: precision and recall by λ</h1>
-<p class="lead">{lead}</p>
-{link}
-{_GLOSSARY}
-<section><h2>Results</h2>
-{_table_html(page)}
-{_figure(page, "precision_recall")}
-<p class="soft">{_text(_caveat(page.rows) + took)}</p></section>
-<section><h2>Samples</h2>
-{_samples_html(page)}</section>
-<section id="warnings"><h2>Warnings</h2>
-{_warnings_html(page, found)}</section>
-<section><h2>Calibration of the critic</h2>
-{_figure(page, "calibration") or _absent("no reliability curves in metrics.jsonl")}</section>
-<section><h2>Training</h2>
-{_figure(page, "training") or _absent("no training curves in metrics.jsonl")}
-{_about_curves(page)}</section>
-<section><h2>Configuration</h2>
-{_config_html(page.config)}</section>
-<section><h2>How to repeat it</h2>
-{_environment_html(page.environment)}</section>"""
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(page.title)}: precision and recall by λ</title>
-<style>{_CSS}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-
-def _absent(what: str) -> str:
-    return f'<p class="soft">Nothing to show: {_text(what)}.</p>'
-
-
-def _table_html(page: _Page) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("name", "λ", *METRICS))
-    lines = []
-    for g in page.rows:
-        cells = [f'<th scope="row">{_text(g.name)}</th>']
-        cells.append(f"<td>{'' if g.lam is None else f'{g.lam:g}'}</td>")
-        for metric in METRICS:
-            value, spread = show(g.metrics[metric])
-            cells.append(f"<td>{value}<small>{spread}</small></td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    about = f"{describe(page.summary)}; {spread_note(page.summary)}"
-    # The box scrolls, so that the page does not: a keyboard has to reach it.
-    return (
-        f'<p class="soft" id="about">{_text(about[:1].upper() + about[1:])}.</p>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table of results">'
-        f'<table aria-describedby="about"><thead><tr>{head}</tr></thead>\n<tbody>'
-        + "\n".join(lines)
-        + "</tbody></table></div>"
+    page = report_page.Page(
+        title=str((config or {}).get("name") or folder.resolve().name),
+        headline=headline(rows),
+        about=f"{about[:1].upper()}{about[1:]}.",
+        caveat=_caveat(rows) + took,
+        metrics=METRICS,
+        rows=[_row(g) for g in rows],
+        several_seeds=_most_seeds(rows) > 1,
+        findings=[_finding(failed) for failed in warnings(runs)],
+        runs=runs,
+        sampled=[g.label for g in rows if g.name in stored],
+        points=any(samples.values.ndim == 2 for samples in stored.values()),
+        missing=[(g.label, missing[g.name]) for g in rows if g.name in missing],
+        images=images,
+        config=config,
+        environment=environment,
     )
-
-
-def _figure(page: _Page, name: str) -> str:
-    """A figure with its caption, "" if it was not drawn."""
-    if name not in page.images:
-        return ""
-    several = any(len(g.seeds) > 1 for g in page.rows)
-    points = any(stored.values.ndim == 2 for stored in page.stored.values())
-    caption = _CAPTIONS[name].format(
-        spread="mean ± standard deviation over the seeds, small dots the single seeds"
-        if several
-        else "intervals",
-        layout="grey dots are real data"
-        if points
-        else "where there are few classes, a column is a class",
-    )
-    pairs = "; ".join(f"{g.label}: {_pair(g)}" for g in page.rows)
-    alt = {
-        "precision_recall": f"Precision against recall. {pairs}.",
-        "samples": f"Samples of {', '.join(g.label for g in page.rows if g.name in page.stored)}.",
-        "calibration": "Reliability curves of the critic, a panel for each run.",
-        "training": "Curves of losses, log-ratios and held-out checks over training steps.",
-    }[name]
-    data = page.images[name]
-    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))  # PNG's header
-    source = base64.b64encode(data).decode()
-    # Drawn at 300 dpi, shown at up to half that: sharp on a dense screen.
-    return (
-        f'<figure><span class="card"><img src="data:image/png;base64,{source}" alt="{_text(alt)}" '
-        f'width="{width // 2}" height="{height // 2}"></span>'
-        f"<figcaption>{_text(caption)}</figcaption></figure>"
-    )
-
-
-def _caveat(rows: Sequence[Group]) -> str:
-    """What the intervals do and do not cover."""
-    seeds = [len(g.seeds) for g in rows if g.name != "real"]
-    if max(seeds, default=1) == 1:
-        return (
-            "One seed: the intervals cover the choice of samples and of held-out data, not how "
-            "much a second training would differ. Train with config.seeds = 0,1,2 to see that."
-        )
-    return (
-        f"Over {max(seeds)} seeds: ± is how much whole trainings differ, the finite samples "
-        "that they are scored on included."
-    )
-
-
-def _samples_html(page: _Page) -> str:
-    labels = {g.name: g.label for g in page.rows}
-    items = "".join(
-        f"<li>{_text(labels[name])}: {_text(why)}</li>" for name, why in page.missing.items()
-    )
-    gaps = f'<p class="soft">Not shown:</p><ul class="soft">{items}</ul>' if items else ""
-    return (_figure(page, "samples") or _absent("no samples are stored")) + gaps
-
-
-def _warnings_html(page: _Page, found: Sequence[Failed]) -> str:
-    parts = ["<p>An estimate that is off is shown, not hidden.</p>"]
-    for check, places in found:
-        runs = "; ".join(
-            f"{label}: {', '.join(f'{value:.3g}' for value in values)}"
-            for label, values in places.items()
-        )
-        parts.append(
-            f'<div class="warning"><h3>{_text(check.title)}</h3><p><strong>{_text(runs)}</strong>'
-            f"</p><p>{_text(check.meaning)}</p><p>What to try: {_text(check.mend)}</p></div>"
-        )
-    checked = any(r.ratio and r.last("heldout_calibration_error") is not None for r in page.runs)
-    if not checked:
-        parts.append(
-            "<p>No held-out check of the critic is recorded, so nothing here says whether its "
-            "estimates can be trusted: lower config.train.diagnose_every, or train longer.</p>"
-        )
-    elif not found:
-        parts.append("<p>None: every run's last held-out checks are within their bounds.</p>")
-    return "\n".join(parts)
-
-
-def _about_curves(page: _Page) -> str:
-    said = []
-    names = {run.name for run in page.runs}
-    if "base" in names and len(names) > 1:
-        said.append("The base's own training is left out: it runs on steps of its own.")
-    without = sorted({run.label for run in page.runs if not run.ratio})
-    if without:
-        said.append(
-            f"Panels of the log-ratio leave out {', '.join(without)}: the hinge loss determines no "
-            "ratio."
-        )
-    return f'<p class="soft">{_text(" ".join(said))}</p>' if said else ""
-
-
-def _config_html(config: Mapping[str, Any] | None) -> str:
-    if config is None:
-        return _absent("config.json is not there")
-    lines = "\n".join(
-        f"<tr><td><code>{_text(knob)}</code></td><td><code>{_text(value)}</code></td></tr>"
-        for knob, value in _flat(config)
-    )
-    return (
-        "<details><summary>Every setting of this run</summary>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Settings">'
-        '<table class="knobs"><thead><tr><th scope="col">setting</th><th scope="col">value</th>'
-        f"</tr></thead>\n<tbody>{lines}</tbody></table></div></details>"
-    )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "config.") -> Iterator[tuple[str, str]]:
-    for name, value in sorted(tree.items()):
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, json.dumps(value, ensure_ascii=False)
-
-
-def _environment_html(environment: Mapping[str, Any] | None) -> str:
-    if environment is None:
-        return _absent("environment.json is not there")
-    command = [str(part) for part in environment.get("command") or []]
-    if command and command[0].endswith(".py"):
-        command[0] = f"experiments/{command[0]}"  # recorded without its folder
-        command.insert(0, "python")
-    device = environment.get("device") or {}
-    versions = environment.get("versions") or {}
-    facts = {
-        "device": f"{device.get('count', '?')} × {device.get('kind', '?')} "
-        f"({device.get('platform', '?')})",
-        "processes": device.get("processes"),
-        "system": environment.get("platform"),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "revision of the code (+: edited)": environment.get("git"),
-        "started": environment.get("started"),
-    }
-    items = "".join(
-        f"<dt>{key}</dt><dd>{_text(value)}</dd>" for key, value in facts.items() if value
-    )
-    shown = f"<pre>{_text(shlex.join(command))}</pre>" if command else ""
-    return f"{shown}<dl>{items}</dl>"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"
+    record.write_bytes(folder / "report.html", report_page.render(page).encode())
+    return folder / "report.html"

@@ -105,11 +105,13 @@ class Trainer:
         self._settings = settings(cfg)
         self._batches: dict[int, data.Batches] = {}
         self._heldout = {"image": parts.valid.images, "label": parts.valid.labels}
-        # Warm-up and training are two programs; each is compiled once for all λ and seeds.
-        self._step = {
-            moves: self.fleet.map(train.make_step(self.system, move_generator=moves))
-            for moves in (False, True)
-        }
+        # Each program is compiled once, for all λ and seeds; see train.make_step.
+        self._critic_update = self.fleet.map(
+            lambda state, batch: train.critic_update(self.system, state, batch)
+        )
+        self._generator_update = self.fleet.map(
+            lambda state: train.generator_update(self.system, state, cfg.train.batch)
+        )
         self._diagnose = self.fleet.map(
             lambda state, heldout: train.diagnose(self.system, state, heldout), in_axes=(0, None)
         )
@@ -202,15 +204,29 @@ class Trainer:
                             done[trained.job.run] = trained
         return [done[job.run] for job in jobs]
 
-    def _batch(self, job: Job, step: int) -> dict[str, np.ndarray]:
-        """The critic's batches of one step, stacked: a function of (seed, step) alone."""
+    def _batch(self, job: Job, step: int, index: int, advance: int) -> dict[str, Any]:
+        """The batch of a critic update: a function of (seed, step, its place in the step)."""
         if job.seed not in self._batches:
             self._batches[job.seed] = data.Batches(
                 self._parts.train, self.cfg.train.batch, job.seed
             )
-        each = self.cfg.critic.steps
-        parts = [self._batches[job.seed].batch(step * each + i) for i in range(each)]
-        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        batch = self._batches[job.seed].batch(step * self.system.critic_steps + index)
+        return {**batch, "index": np.int32(index), "advance": np.int32(advance)}
+
+    def _step(
+        self, jobs: Sequence[Job], stacked: train.TrainState, step: int
+    ) -> tuple[train.TrainState, train.Scalars]:
+        """`train.make_step`'s step for stacked runs, update by update."""
+        moves = step >= self.cfg.train.warmup
+        scalars: train.Scalars = {}
+        for i in range(self.system.critic_steps):
+            ends = i == self.system.critic_steps - 1 and not moves
+            batch = self.fleet.stack([self._batch(job, step, i, int(ends)) for job in jobs])
+            stacked, scalars = self._critic_update(stacked, batch)
+        if moves:
+            stacked, more = self._generator_update(stacked)
+            scalars = {**scalars, **more}
+        return stacked, scalars
 
     def _together(
         self,
@@ -225,8 +241,7 @@ class Trainer:
         stacked = self.fleet.stack([state for _, state, _ in items])
         t, start = self.cfg.train, time.monotonic()
         for step in range(at, self.total):
-            batch = self.fleet.stack([self._batch(job, step) for job in jobs])
-            stacked, scalars = self._step[step >= t.warmup](stacked, batch)
+            stacked, scalars = self._step(jobs, stacked, step)
             bar.update(len(jobs))
             now = step + 1
             due = {name: now % t[name] == 0 or now == self.total for name in _INTERVALS}

@@ -27,6 +27,8 @@ Array = jax.Array
 Tree = Any
 Batch = Mapping[str, Array]
 Scalars = dict[str, Array]
+_DIAGNOSE = 2**20  # place of the diagnosis among a step's updates, out of their way
+
 Step = Callable[["TrainState", Batch], tuple["TrainState", Scalars]]
 
 
@@ -217,32 +219,66 @@ def _generator_update(
     return state.replace(generator=generator, generator_opt=opt, ema=ema), scalars
 
 
+def _key(state: TrainState, index: Array | int) -> Array:
+    """The key of one update: a function of the run's key, the step and the update's place in it."""
+    return jax.random.fold_in(jax.random.fold_in(state.key, state.step), index)
+
+
+def critic_update(system: System, state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
+    """One critic update.
+
+    Args:
+      batch: {"image": (N, ...), "label": (N,), "index": () int32, the update's place in its
+        step, "advance": () int32, what is added to the step number: 1 for the last critic update
+        of a step in which the generator rests, else 0}.
+    """
+    key = _key(state, batch["index"])
+    state, scalars = _critic_update(system, state, key, batch["image"], batch["label"])
+    scalars["finite"] = _finite(state.critic.params)
+    return state.replace(step=state.step + batch["advance"]), scalars
+
+
+def generator_update(system: System, state: TrainState, n: int) -> tuple[TrainState, Scalars]:
+    """One generator update on `n` samples; it ends the step."""
+    key = _key(state, system.critic_steps)
+    state, scalars = _generator_update(system, state, key, n)
+    scalars["finite"] = _finite(state.generator.params)
+    return state.replace(step=state.step + 1), scalars
+
+
+def _finite(params: Tree) -> Array:
+    """1 while every parameter is finite, else 0."""
+    every = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+    return jnp.stack(every).all().astype(jnp.float32)
+
+
 def make_step(system: System, *, move_generator: bool = True) -> Step:
-    """The step function of a system.
+    """The step function of a system: `critic_steps` critic updates, then one of the generator.
 
     `batch["image"]` has shape (critic_steps, N, ...), `batch["label"]` (critic_steps, N).
     With `move_generator=False` it is the critic-only step of a warm-up: the generator, its moving
-    average and its optimiser stay. (Two programs rather than a branch on the step number: a
-    convolution inside a branch or a loop runs an order of magnitude slower on a CPU.)
+    average and its optimiser stay. The scalars end with `finite`: 1 while every parameter is.
 
-    The step's scalars end with `finite`: 1 while every parameter is finite.
+    One program for the whole step. `prpr.run` calls the same updates one by one instead, since on
+    a CPU the compile time of this one grows with `critic_steps` (a loop inside it would run its
+    convolutions an order of magnitude slower).
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), system.critic_steps + 1)
         scalars: Scalars = {}
+        last = system.critic_steps - 1
         for i in range(system.critic_steps):
-            state, scalars = _critic_update(
-                system, state, keys[i], batch["image"][i], batch["label"][i]
-            )
+            update = {
+                "image": batch["image"][i],
+                "label": batch["label"][i],
+                "index": jnp.int32(i),
+                "advance": jnp.int32(i == last and not move_generator),
+            }
+            state, scalars = critic_update(system, state, update)
         if move_generator:
-            n = batch["image"].shape[1]
-            state, more = _generator_update(system, state, keys[-1], n)
-            scalars = {**scalars, **more}
-        leaves = jax.tree.leaves((state.critic.params, state.generator.params))
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-        scalars["finite"] = finite.astype(jnp.float32)
-        return state.replace(step=state.step + 1), scalars
+            state, more = generator_update(system, state, batch["image"].shape[1])
+            scalars = {**scalars, **more, "finite": scalars["finite"] * more["finite"]}
+        return state, scalars
 
     return step
 
@@ -265,7 +301,7 @@ def diagnose(system: System, state: TrainState, data: Batch) -> Scalars:
       E_p[1/r̂], and the reliability curve, (10,) each.
     """
     n = data["image"].shape[0]
-    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+    key = _key(state, _DIAGNOSE)
     z, y = _latents(system, key, n)
     fake, _ = _apply_training(system.generator, state.generator.params, state.generator.extra, z, y)
     log_r_real = log_ratio(system, state, data["image"], data["label"])

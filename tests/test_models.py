@@ -130,7 +130,8 @@ def test_batch_norm_normalises_and_its_moments_move_as_momentum_says():
     y = norm.apply(moved, x, gain, bias, train=False)
     one = norm.apply(moved, x[2:3], gain[2:3], bias[2:3], train=False)
     np.testing.assert_allclose(one, y[2:3], rtol=1e-6)
-    expected = (x[2] - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * gain[2] + bias[2]
+    mean, var = np.asarray(stats["mean"]), np.asarray(stats["var"])
+    expected = (x[2] - mean) / np.sqrt(var + 1e-5) * gain[2] + bias[2]
     np.testing.assert_allclose(one[0], expected, atol=1e-5)
 
 
@@ -233,7 +234,7 @@ def built(request: pytest.FixtureRequest) -> Built:
     rng = np.random.default_rng(14)
 
     def filled(path: Any, leaf: Any) -> np.ndarray:
-        """Random values of an initialised shape: γ = 0, say, would hide attention from all tests."""
+        """Random values: γ = 0, say, would hide attention from all tests."""
         noise = rng.standard_normal(leaf.shape).astype(np.float32)
         kind = path[-1].key
         if kind == "u":

@@ -99,7 +99,7 @@ def test_ascent_increases(name):
     objective = objectives.get(name)
     x = np.linspace(-80.0, 80.0, 321).astype(np.float32)
     change = np.diff(jax.jit(lambda d: objective.ascent(x, x, d))(dials()))
-    assert (change >= 0).all()
+    assert (change > -2e-5).all()  # band is a difference of large numbers there
     flat = {"plug_in": x[1:] > 0}.get(name, np.zeros(320, bool))  # plug_in stops at λr = 1
     assert (change[(np.abs(x[1:]) < 3) & ~flat] > 0).all()
 
@@ -183,10 +183,16 @@ def of_atoms(name: str, lam: float, tau: float = DIALS["tau"]) -> Divergence:
 
 def of_cells(name: str, lam: float, tau: float = DIALS["tau"]) -> Divergence:
     """The same where p/q is continuous, so that D_μ is smooth in μ and one quadrature will do."""
+    if name == "plug_in":
+        # f'(u) = ∫ a'(v)/v dv and f = u·f' − a for a = min(λu, 1): KL up to u = 1/λ, flat beyond.
+        def f(u: np.ndarray) -> np.ndarray:
+            return np.where(lam * u < 1, lam * u * (np.log(lam * u) - 1), -1.0)
+
+        return lambda p, q: oracles.f_divergence(p, q, f)
     if name not in MIXTURES:
         return of_table(name, lam)
     nodes, weights = np.polynomial.legendre.leggauss(300)
-    low, high = np.log(lam) + np.array([0.0 if name == "plug_in" else -6.0, 6.0])
+    low, high = np.log(lam) - 6.0, np.log(lam) + 6.0
     nu = 0.5 * (low + high) + 0.5 * (high - low) * nodes
     mass = 0.5 * (high - low) * weights * weight_on_log_mu(name, lam, tau)(nu)
 
@@ -363,11 +369,13 @@ def test_sampler_and_density_form_descend_their_divergence(name, lam):
     divergence = of_cells(name, lam)
     true = gradient_of(lambda t: divergence(*masses(t)), THETA, 1e-3)
     sampler, density = warped(name, lam=lam)
-    # D_μ has kinks, which a grid of z and one of μ see coarsely; the others are smooth.
-    error, size = 5e-3 if name in MIXTURES else 1e-4, np.linalg.norm(true)
+    # D_μ has kinks, which a grid of z and one of μ see coarsely, and the slope of plug_in jumps at
+    # λr = 1; the others are smooth.
+    error = 0.03 if name == "plug_in" else 5e-3 if name in MIXTURES else 1e-4
+    size = np.linalg.norm(true)
     assert np.linalg.norm(sampler - true) < error * size
-    # Integration by parts makes the two forms one; plug_in has a kink itself.
-    assert np.linalg.norm(density - sampler) < (5e-3 if name == "plug_in" else 1e-7) * size
+    # Integration by parts makes the two forms one.
+    assert np.linalg.norm(density - sampler) < (0.03 if name == "plug_in" else 1e-7) * size
 
 
 # ---------------------------------------------------------------------------- and that of α(λ)

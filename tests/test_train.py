@@ -103,6 +103,12 @@ def numpy_of(tree: Any) -> Any:
     return jax.tree.map(np.asarray, tree)
 
 
+def latents(system: train.System, state: train.TrainState, update: int) -> np.ndarray:
+    """What an update draws: its key is the run's, with its step and its place in the step."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), update)
+    return np.asarray(train._latents(system, key, N)[0])
+
+
 @pytest.fixture(scope="module")
 def step() -> train.Step:
     return jax.jit(train.make_step(toy()))
@@ -127,8 +133,7 @@ def test_a_step_by_hand(step):
     assert after.step == 1
     assert scalars["finite"] == 1
 
-    keys = jax.random.split(jax.random.fold_in(state.key, 0), 2)
-    z = np.asarray(train._latents(system, keys[0], N)[0])
+    z = latents(system, state, 0)
     w, c = MU.astype(np.float64), -0.5 * MU @ MU
     real, fake = items["image"][0] @ w + c, z @ w + c
 
@@ -147,7 +152,7 @@ def test_a_step_by_hand(step):
     np.testing.assert_allclose(scalars["critic_loss"], value, rtol=1e-4, atol=1e-6)
 
     # Generator: ascends σ((log r + log λ)/τ) of the moved critic at new samples.
-    z = np.asarray(train._latents(system, keys[1], N)[0])
+    z = latents(system, state, 1)
     log_r = z @ w + c
     soft = sigmoid((log_r + np.log(DIALS["lam"])) / DIALS["tau"])
     shift = 0.2 * (soft * (1 - soft)).mean() / DIALS["tau"] * w
@@ -188,6 +193,29 @@ def test_every_critic_step_has_its_own_batch_and_optimiser_step():
         changed = {"image": items["image"].copy(), "label": items["label"]}
         changed["image"][i] += 1.0
         assert not same(run(fresh(system), changed)[0].critic.params, after.critic.params)
+
+
+def test_a_step_is_its_updates_one_by_one():
+    """As `prpr.run` calls them, to compile each once."""
+    system = toy(critic_steps=2)
+    state, items = fresh(system).replace(step=jnp.int32(5)), batch(system)
+    whole, scalars = jax.jit(train.make_step(system))(state, items)
+    update = jax.jit(lambda state, one: train.critic_update(system, state, one))
+    for i in range(2):
+        one = {name: v[i] for name, v in items.items()}
+        state, first = update(state, {**one, "index": np.int32(i), "advance": np.int32(0)})
+        assert state.step == 5
+    state, second = jax.jit(lambda state: train.generator_update(system, state, N))(state)
+    assert state.step == whole.step == 6
+    assert set(first) | set(second) == set(scalars)
+    for part in TRAINED:
+        pairs = zip(
+            jax.tree.leaves(getattr(state, part)),
+            jax.tree.leaves(getattr(whole, part)),
+            strict=True,
+        )
+        for got, want in pairs:
+            np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_warm_up_moves_the_critic_only():
@@ -261,12 +289,11 @@ def test_penalties_are_added_at_data_and_at_samples():
         critic=train.Net({**state.critic.params, "bend": jnp.float32(0.3)}, state.critic.extra)
     )
     items = batch(plain)
-    keys = jax.random.split(jax.random.fold_in(state.key, 0), 2)
-    z, _ = train._latents(plain, keys[0], N)
+    z = latents(plain, state, 0)
 
     def penalty(x: np.ndarray) -> float:
         # ½E|∇T|² with T = 2(w·x + c + bend·|x|²)
-        return float(0.5 * np.square(2 * (MU + 0.6 * np.asarray(x))).sum(-1).mean())
+        return float(0.5 * np.square(2 * (MU + 0.6 * x)).sum(-1).mean())
 
     value, bend = {}, {}
     for r1, r2 in [(0.0, 0.0), (0.7, 0.0), (0.0, 0.4), (0.7, 0.4)]:

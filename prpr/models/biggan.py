@@ -164,7 +164,9 @@ class Generator(nn.Module):
             if h.shape[1] in self.attention_at:
                 h = layers.Attention(self.spectral_norm, name=f"attention{i}")(h, train=train)
         h = jax.nn.relu(layers.PlainBatchNorm(self.axis_name, name="norm_out")(h, train=train))
-        last = layers.Conv(self.image_channels * arch.patch**2, 3, True, self.spectral_norm, name="conv_out")
+        last = layers.Conv(
+            self.image_channels * arch.patch**2, 3, True, self.spectral_norm, name="conv_out"
+        )
         return layers.depth_to_space(jnp.tanh(last(h, train=train)), arch.patch)
 
 

@@ -74,7 +74,7 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """`width` x `width` convolution, stride 1, same padding: (N, H, W, C) -> (N, H, W, features)."""
+    """width x width convolution, stride 1, same padding: (N, H, W, C) -> (N, H, W, features)."""
 
     features: int
     width: int = 3
