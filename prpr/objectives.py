@@ -178,7 +178,6 @@ def density_loss(objective: Objective, log_q: Array, log_r: Array, dials: Dials)
 
 def data_weight(objective: Objective, log_r: Array, dials: Dials) -> Array:
     """a(log_r)/r at samples of p, (N,), cut from the gradient."""
-    log_r = jax.lax.stop_gradient(log_r)
     ascent = objective.ascent(log_r, log_r, dials)
     tiny = jnp.finfo(log_r.dtype).tiny
     log_size = jnp.log(jnp.maximum(jnp.abs(ascent), tiny))

@@ -81,7 +81,8 @@ def flat(state: Any) -> np.ndarray:
 
 def child(path: str) -> None:
     """What the subprocess runs: three runs in two groups over two devices, one compilation."""
-    assert parallel.setup(2, runs=3) == 2
+    assert parallel.setup(5, runs=2) == 2
+    assert jax.local_device_count() == 2  # and no more than the runs can use
     fleet = parallel.Fleet(2)
     assert fleet.width == 2
     runs = states()

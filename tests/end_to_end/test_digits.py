@@ -95,7 +95,7 @@ def test_stored_samples_are_what_was_scored(done):
     from prpr.metrics import encoders, prdc
 
     train, held_out = data.load("digits", "train"), data.load("digits", "test")
-    encode = encoders.fit("classifier", train.images, train.labels, 0).encode
+    encode = encoders.fit("pixels", train.images, train.labels, 0).encode
     with np.load(done[0] / "samples" / "real.npz") as real:
         x = encode(score.from_stored(real))
     assert len(x) == held_out.size
