@@ -6,15 +6,13 @@
 Arguments: `:base` is the base run's own configuration, `:smoke` runs everything in seconds.
 """
 
-from ml_collections import ConfigDict
-
 from prpr import config
 from prpr.errors import unknown_name
 
 ARGUMENTS = ("", "base", "smoke")
 
 
-def get_config(argument: str = "") -> ConfigDict:
+def get_config(argument: str = "") -> config.Config:
     if argument not in ARGUMENTS:
         raise unknown_name("argument of configs/digits.py", argument, ARGUMENTS)
     cfg = config.defaults()
@@ -26,9 +24,10 @@ def get_config(argument: str = "") -> ConfigDict:
     cfg.model.dim_z, cfg.model.shared_dim = 16, 16
     cfg.base.steps, cfg.base.critic_steps = 1500, 1
     cfg.base.critic_lr = cfg.base.generator_lr = 1e-3
-    cfg.critic.steps, cfg.critic.lr, cfg.generator.lr = 4, 2e-3, 1e-3
-    cfg.critic.scale = 5.0
-    cfg.dials.tau = 0.5
+    cfg.critic.steps, cfg.critic.scale = 4, 5.0
+    cfg.critic.lr = cfg.generator.lr = 1e-3
+    cfg.generator.ema = 0.997
+    cfg.objective, cfg.dials.width, cfg.dials.tau = "band", 2.0, 0.3
     cfg.train.steps, cfg.train.warmup, cfg.train.decay = 750, 150, "late_linear"
     cfg.score.encoder, cfg.score.repeats = "pixels", 8
     if argument == "smoke":

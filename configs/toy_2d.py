@@ -7,15 +7,13 @@
 run's own configuration, `:smoke` runs everything in seconds.
 """
 
-from ml_collections import ConfigDict
-
 from prpr import config
 from prpr.errors import unknown_name
 
 ARGUMENTS = ("", "base", "smoke")
 
 
-def get_config(argument: str = "") -> ConfigDict:
+def get_config(argument: str = "") -> config.Config:
     if argument not in ARGUMENTS:
         raise unknown_name("argument of configs/toy_2d.py", argument, ARGUMENTS)
     cfg = config.defaults()

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from prpr import config, data, models, objectives, ratio, train
 from prpr.errors import ConfigError
@@ -25,7 +24,7 @@ class Splits(NamedTuple):
         return self.valid if name == "valid" else self.test
 
 
-def splits(cfg: ConfigDict) -> Splits:
+def splits(cfg: config.Config) -> Splits:
     """Loads the data; raises ConfigError or DataError for what cannot be used."""
     parts = Splits(
         *(
@@ -56,12 +55,12 @@ def _schedule(lr: float, decay: str, hold: int, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.constant_schedule(lr), cosine], [hold])
 
 
-def _optimiser(opt: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _optimiser(opt: config.Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     adam = optax.adam(schedule, b1=opt.b1, b2=opt.b2)
     return optax.chain(optax.clip_by_global_norm(opt.clip), adam) if opt.clip else adam
 
 
-def system(cfg: ConfigDict, dataset: data.Dataset) -> train.System:
+def system(cfg: config.Config, dataset: data.Dataset) -> train.System:
     """The system that `prpr.train` steps, for data like `dataset`."""
     generator, critic = models.build(cfg, dataset.images.shape[1:], dataset.num_classes)
     steps, warmup, each = cfg.train.steps, cfg.train.warmup, cfg.critic.steps
@@ -87,12 +86,12 @@ def system(cfg: ConfigDict, dataset: data.Dataset) -> train.System:
     )
 
 
-def dials(cfg: ConfigDict, lam: float | None) -> dict[str, float]:
+def dials(cfg: config.Config, lam: float | None) -> dict[str, float]:
     """The objective's dials at this λ; a run without λ (a control) keeps λ = 1, unread."""
     return {"lam": 1.0 if lam is None else float(lam), **cfg.dials.to_dict()}
 
 
-def check(cfg: ConfigDict) -> Splits:
+def check(cfg: config.Config) -> Splits:
     """Validates the configuration whole, without training: knobs, data, and models' shapes."""
     config.validate(cfg)
     parts = splits(cfg)

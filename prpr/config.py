@@ -10,7 +10,7 @@ configuration of a fine-tune, those of the run it starts from and of the run it 
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ml_collections import ConfigDict
 
@@ -18,6 +18,9 @@ from prpr import data, models, objectives, ratio
 from prpr.errors import ConfigError, unknown_name
 from prpr.metrics import encoders
 from prpr.numerics import check_lam
+
+# An ml_collections.ConfigDict: which attributes it has is known at run time only.
+Config: TypeAlias = Any
 
 DECAYS = ("constant", "linear", "late_linear", "cosine")
 
@@ -124,7 +127,7 @@ KNOBS: dict[str, Any] = {
     "control_recipe": Knob(
         "base",
         _name("control recipe", lambda: ("base", "finetune")),
-        "whose critic steps and learning rates the control takes",
+        "whose critic steps, rates and moving average the control takes",
     ),
     "objective": Knob("envelope", _accepted_by(objectives.get), "what the generator ascends"),
     "normalise": Knob(False, _flag, "subtract the running log E_q[r̂] from the log-ratio"),
@@ -190,6 +193,7 @@ KNOBS: dict[str, Any] = {
         "critic_steps": Knob(1, _whole(1), "its critic updates for a generator update"),
         "critic_lr": Knob(2e-3, _number(0, low_open=True), "its critic's learning rate"),
         "generator_lr": Knob(1e-3, _number(0, low_open=True), "its generator's learning rate"),
+        "ema": Knob(0.99, _number(0, 1, high_open=True), "decay of its moving average"),
         "loss": Knob(
             "hinge", _name("base loss", lambda: ("hinge", "logistic")), "loss of base and control"
         ),
@@ -216,7 +220,7 @@ def _default_tree(knobs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def defaults() -> ConfigDict:
+def defaults() -> Config:
     """All knobs at their defaults, locked: setting a name that is not a knob is an error."""
     return ConfigDict(_default_tree(KNOBS)).lock()
 
@@ -235,7 +239,7 @@ def _check_tree(cfg: Mapping[str, Any], knobs: Mapping[str, Any], prefix: str) -
             _check_tree(cfg[name], item, prefix + name + ".")
 
 
-def validate(cfg: ConfigDict) -> None:
+def validate(cfg: Config) -> None:
     """Raises ConfigError at the first knob, or combination of knobs, that cannot be used."""
     _check_tree(cfg, KNOBS, "")
     if not cfg.seeds:
@@ -254,7 +258,7 @@ def validate(cfg: ConfigDict) -> None:
         )
 
 
-def base_of(cfg: ConfigDict) -> ConfigDict:
+def base_of(cfg: Config) -> Config:
     """The configuration of the run that a fine-tune starts from, by the knobs in `base`."""
     out = _with_base_recipe(cfg)
     out.train.steps = cfg.base.steps
@@ -262,22 +266,23 @@ def base_of(cfg: ConfigDict) -> ConfigDict:
     return out
 
 
-def control_of(cfg: ConfigDict) -> ConfigDict:
+def control_of(cfg: Config) -> Config:
     """The control of a fine-tune: as many further generator updates, with the base's loss.
 
     By default it goes on exactly as the base was trained (`control_recipe = "base"`); with
-    "finetune" it takes the fine-tune's critic steps, learning rates and their decay instead.
+    "finetune" it takes the fine-tune's critic steps, learning rates, decay and moving average.
     """
     out = _with_base_recipe(cfg)
     if cfg.control_recipe == "finetune":
         out.critic.steps = cfg.critic.steps
         out.critic.lr, out.generator.lr = cfg.critic.lr, cfg.generator.lr
+        out.generator.ema = cfg.generator.ema
     else:
         out.train.decay = "constant"
     return out
 
 
-def _with_base_recipe(cfg: ConfigDict) -> ConfigDict:
+def _with_base_recipe(cfg: Config) -> Config:
     out = cfg.copy_and_resolve_references()
     loss = cfg.base.loss
     out.objective = loss
@@ -285,6 +290,7 @@ def _with_base_recipe(cfg: ConfigDict) -> ConfigDict:
     out.critic.r1 = out.critic.r2 = 0.0
     out.critic.steps = cfg.base.critic_steps
     out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr
+    out.generator.ema = cfg.base.ema
     out.lams, out.control, out.normalise = (), False, False
     out.train.warmup = 0
     return out

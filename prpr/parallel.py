@@ -44,6 +44,8 @@ def setup(devices: int = 0, runs: int = 1) -> int:
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/prpr/jax"))
+    # The small networks' programs compile faster than the one second that JAX thinks worth keeping.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     wanted = min(devices or cores or 1, runs)
     # Where JAX has started already (a test, a notebook) it refuses: take what is there.

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from prpr import build, checkpoint, config, data, parallel, progress, record, report, score, train
 from prpr.errors import CheckpointError, PrprError, WorkdirError
@@ -53,10 +52,12 @@ class Trained(NamedTuple):
 
 
 def lam_name(lam: float) -> str:
-    return f"lam_{lam:g}"
+    """The name of a λ: as short as tells it from every other float."""
+    short = f"{lam:g}"
+    return f"lam_{short if float(short) == lam else repr(float(lam))}"
 
 
-def settings(cfg: ConfigDict) -> dict[str, Any]:
+def settings(cfg: config.Config) -> dict[str, Any]:
     """The settings that decide what a run computes, as {dotted knob: value}."""
     flat: dict[str, Any] = {}
 
@@ -96,7 +97,7 @@ class Trainer:
       devices: from `parallel.setup`.
     """
 
-    def __init__(self, cfg: ConfigDict, parts: build.Splits, workdir: Path, devices: int):
+    def __init__(self, cfg: config.Config, parts: build.Splits, workdir: Path, devices: int):
         self.cfg, self.workdir = cfg, workdir
         self.system = build.system(cfg, parts.train)
         self.fleet = parallel.Fleet(devices)
@@ -194,7 +195,7 @@ class Trainer:
                 by_step.setdefault(int(item[1].step), []).append(item)
         todo = sum(len(items) * (self.total - at) for at, items in by_step.items())
         if todo:
-            names = ", ".join(job.name for job in dict.fromkeys(jobs))
+            names = ", ".join(dict.fromkeys(job.name for job in jobs))
             with progress.Progress(todo, desc=f"train {names}") as bar:
                 for at in sorted(by_step):
                     for i in range(0, len(by_step[at]), self.fleet.width):
@@ -286,7 +287,7 @@ class Trainer:
 # --- entry points -----------------------------------------------------------------------
 
 
-def train_base(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+def train_base(cfg: config.Config, workdir: str | os.PathLike) -> dict[str, Any]:
     """Trains `cfg` from scratch at every seed (and λ, where its objective has one) and scores it.
 
     Returns:
@@ -308,7 +309,7 @@ def train_base(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         return _finish(cfg, parts, folder, rec, [(trainer, item) for item in results], start)
 
 
-def finetune(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+def finetune(cfg: config.Config, workdir: str | os.PathLike) -> dict[str, Any]:
     """Fine-tunes the base run at every λ and seed, and its control; scores and reports them.
 
     The base is taken from `cfg.base.path`; where that is empty, from WORKDIR/base, which is
@@ -355,7 +356,7 @@ def finetune(cfg: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         return _finish(cfg, parts, folder, rec, results, start)
 
 
-def _jobs(cfg: ConfigDict) -> list[Job]:
+def _jobs(cfg: config.Config) -> list[Job]:
     return [Job(lam_name(lam), float(lam), seed) for seed in cfg.seeds for lam in cfg.lams]
 
 
@@ -364,7 +365,7 @@ def _from(trainer: Trainer, bases: dict[int, Trained]) -> Callable[[Job], train.
 
 
 def _finish(
-    cfg: ConfigDict,
+    cfg: config.Config,
     parts: build.Splits,
     folder: Path,
     rec: record.Record,

@@ -13,9 +13,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from prpr import build, data, record, sampling, train
+from prpr import build, config, data, record, sampling, train
 from prpr.metrics import encoders, prdc
 
 _LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and seed
@@ -52,7 +51,7 @@ class Scorer:
       workdir: samples/ is written below it.
     """
 
-    def __init__(self, cfg: ConfigDict, parts: build.Splits, workdir: Path):
+    def __init__(self, cfg: config.Config, parts: build.Splits, workdir: Path):
         self.cfg, self.workdir = cfg, workdir
         self.held_out = parts.held_out(cfg.score.split)
         self.n_fake = cfg.score.n_fake or self.held_out.size

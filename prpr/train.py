@@ -32,16 +32,14 @@ _DIAGNOSE = 2**20  # place of the diagnosis among a step's updates, out of their
 Step = Callable[["TrainState", Batch], tuple["TrainState", Scalars]]
 
 
-@flax.struct.dataclass
-class Net:
+class Net(flax.struct.PyTreeNode):
     """A network's parameters and its other collections (moments, singular vectors)."""
 
     params: Tree
     extra: Tree
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that a run is: restoring it and going on equals never having stopped.
 
     Attributes:

@@ -201,10 +201,6 @@ def test_resampling_pairs():
     np.testing.assert_array_equal(layers.upsample(x)[:, 2:4, 6:8], cell)
     mean = x[0, 2:4, 0:2].mean((0, 1))
     np.testing.assert_allclose(layers.downsample(x)[0, 1, 0], mean, rtol=1e-5)
-    np.testing.assert_array_equal(layers.depth_to_space(layers.space_to_depth(x, 2), 2), x)
-    cells = layers.space_to_depth(x, 2)
-    assert cells.shape == (2, 2, 2, 12)
-    np.testing.assert_array_equal(cells[0, 1, 0], x[0, 2:4, 0:2].ravel())
 
 
 # ---------------------------------------------------------------------------- models by name

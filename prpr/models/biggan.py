@@ -37,12 +37,10 @@ class Architecture(NamedTuple):
     upsample: tuple[bool, ...]
     critic_out: tuple[int, ...]
     downsample: tuple[bool, ...]
-    patch: int = 1
 
 
 ARCHITECTURES: dict[int, Architecture] = {
     8: Architecture(4, (1,), (1,), (True,), (1, 1), (True, False)),
-    88: Architecture(4, (1,), (1,), (False,), (1, 1), (False, False), 2),
     32: Architecture(
         4,
         (4, 4, 4),
@@ -67,7 +65,7 @@ def _blocks(arch: Architecture, resolution: int) -> tuple[list[tuple[int, int]],
     for up, width in zip(arch.upsample, arch.generator_out, strict=True):
         side *= 2 if up else 1
         generator.append((side, width))
-    critic, side = [], resolution // arch.patch
+    critic, side = [], resolution
     for down, width in zip(arch.downsample, arch.critic_out, strict=True):
         side //= 2 if down else 1
         critic.append((side, width))
@@ -164,10 +162,8 @@ class Generator(nn.Module):
             if h.shape[1] in self.attention_at:
                 h = layers.Attention(self.spectral_norm, name=f"attention{i}")(h, train=train)
         h = jax.nn.relu(layers.PlainBatchNorm(self.axis_name, name="norm_out")(h, train=train))
-        last = layers.Conv(
-            self.image_channels * arch.patch**2, 3, True, self.spectral_norm, name="conv_out"
-        )
-        return layers.depth_to_space(jnp.tanh(last(h, train=train)), arch.patch)
+        last = layers.Conv(self.image_channels, 3, True, self.spectral_norm, name="conv_out")
+        return jnp.tanh(last(h, train=train))
 
 
 class CriticBlock(nn.Module):
@@ -210,7 +206,7 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, x: Array, y: Array, *, train: bool) -> Array:
         arch = architecture(self.resolution)
-        h = layers.space_to_depth(x, arch.patch)
+        h = x
         for i, (out, down) in enumerate(zip(arch.critic_out, arch.downsample, strict=True)):
             block = CriticBlock(out * self.ch, down, i == 0, self.spectral_norm, name=f"block{i}")
             h = block(h, train=train)

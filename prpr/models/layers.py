@@ -206,21 +206,3 @@ def downsample(x: Array) -> Array:
     """Mean over 2 x 2 cells: (N, H, W, C) -> (N, H/2, W/2, C)."""
     n, h, w, c = x.shape
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
-def space_to_depth(x: Array, patch: int) -> Array:
-    """Cells of `patch` x `patch` pixels become channels: (N, H, W, C) -> (N, H/p, W/p, p²C)."""
-    if patch == 1:
-        return x
-    n, h, w, c = x.shape
-    x = x.reshape(n, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, h // patch, w // patch, patch * patch * c)
-
-
-def depth_to_space(x: Array, patch: int) -> Array:
-    """The inverse of `space_to_depth`: (N, H, W, p²C) -> (N, pH, pW, C)."""
-    if patch == 1:
-        return x
-    n, h, w, c = x.shape
-    x = x.reshape(n, h, w, patch, patch, c // patch**2).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, h * patch, w * patch, c // patch**2)
