@@ -31,8 +31,6 @@ from prpr.errors import ConfigError, unknown_name
 Array = jax.Array
 Dials = Mapping[str, Array]
 
-DEFAULT_DIALS: dict[str, float] = {"lam": 1.0, "tau": 0.5, "epsilon": 0.1, "width": 1.0}
-
 
 class Objective(NamedTuple):
     """A generator objective.
@@ -51,17 +49,13 @@ class Objective(NamedTuple):
     needs_ratio: bool = True
 
 
-def _soft_step(x: Array, tau: Array) -> Array:
-    return jax.nn.sigmoid(x / tau)
-
-
 def envelope(log_r: Array, lam: Array, tau: Array) -> Array:
     """σ((log_r + log λ)/τ): the step 1{λr > 1} smoothed at temperature τ; (N,) -> (N,).
 
     Ascending its mean over samples of q descends exactly the mixture of D_μ in which log μ is
     logistic around log λ with scale τ; as τ → 0 it is D_λ. τ is bias against signal.
     """
-    return _soft_step(log_r + jnp.log(lam), tau)
+    return jax.nn.sigmoid((log_r + jnp.log(lam)) / tau)
 
 
 def band(log_r: Array, lam: Array, tau: Array, width: Array) -> Array:

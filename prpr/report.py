@@ -149,7 +149,29 @@ def table(summary: Mapping[str, Any]) -> str:
         return "  ".join(cells).rstrip()
 
     rule = "-" * (sum(widths) + 2 * (len(head) - 1))
-    return "\n".join([*describe(summary), rule, line(head), rule, *map(line, rows), rule])
+    foot = [rule, *trend(summary)]
+    return "\n".join([*describe(summary), rule, line(head), rule, *map(line, rows), *foot])
+
+
+def trend(summary: Mapping[str, Any]) -> list[str]:
+    """One line: Spearman's rank correlation of λ with precision and recall over all λ × seeds.
+
+    +1 and −1 would be perfect control. Empty where fewer than three runs have a λ, or all equal.
+    """
+    runs = [row for row in summary["rows"] if row["lam"] is not None]
+    lams = [row["lam"] for row in runs]
+    found = []
+    for metric in ("precision", "recall"):
+        values = [row["metrics"][metric]["value"] for row in runs if metric in row["metrics"]]
+        varied = min(len(set(lams)), len(set(values))) > 1
+        if len(runs) > 2 and len(values) == len(runs) and varied:
+            from scipy.stats import spearmanr
+
+            rho = float(np.asarray(spearmanr(lams, values))[0])
+            found.append(f"{metric} {rho:+.2f}".replace("-", "−"))
+    if not found:
+        return []
+    return [f"Spearman of λ with {', with '.join(found)} (over {len(runs)} runs)"]
 
 
 # ---- what it says -------------------------------------------------------------------------------
@@ -455,7 +477,7 @@ def make(workdir: str | os.PathLike[str]) -> Path:
     took = "" if seconds is None else f" The whole took {_duration(float(seconds))}."
     page = report_page.Page(
         title=str((config or {}).get("name") or folder.resolve().name),
-        headline=headline(rows),
+        headline=" ".join([headline(rows), *(f"{line}." for line in trend(summary))]),
         about=f"{about[:1].upper()}{about[1:]}.",
         caveat=_caveat(rows) + took,
         metrics=METRICS,

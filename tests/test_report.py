@@ -301,6 +301,16 @@ def test_the_headline_without_values_or_without_lam():
     assert "No generator" in report.headline([])
 
 
+def test_the_trend_is_spearmans_over_all_runs():
+    # Ranks of λ 1, 2, 3; of precision 1, 2, 3; of recall 3, 1, 2: 1 − 6·(4 + 1 + 1)/(3·8) = −½.
+    lines = report.trend(summary(precisions=(0.6, 0.7, 0.85), recalls=(0.7, 0.4, 0.5)))
+    assert lines == ["Spearman of λ with precision +1.00, with recall −0.50 (over 3 runs)"]
+    assert report.table(summary()).splitlines()[-1].startswith("Spearman")
+    alone = summary()
+    alone["rows"] = [row for row in alone["rows"] if row["lam"] in (None, 1.0)]
+    assert report.trend(alone) == []
+
+
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_the_table_is_aligned(seeds):
     results = summary(seeds=seeds)
@@ -313,7 +323,7 @@ def test_the_table_is_aligned(seeds):
     head = next(line for line in body if line.startswith("name"))
     assert re.split(r"\s+", head) == ["name", "λ", "precision", "recall", "density", "coverage"]
     start = head.index("recall")
-    rows = body[body.index(head) + 2 : -1]
+    rows = body[body.index(head) + 2 : -2]  # a rule and the trend follow
     assert [line.split()[0] for line in rows][:3] == ["real", "base", "control"]
     assert [line.split()[0] for line in rows][-3:] == ["lam_0.2", "lam_1", "lam_20"]
     assert all(re.match(r"\d\.\d{3} [\[±]", line[start:]) for line in rows)
