@@ -39,8 +39,9 @@ def _fail(knob: str, value: object, allowed: str) -> ConfigError:
 
 def _whole(low: int) -> Callable[[str, Any], None]:
     def check(knob: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise _fail(knob, value, f"a whole number, at least {low}")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not low <= value < 2**31:
+            raise _fail(knob, value, f"a whole number, at least {low} and below 2³¹")
 
     return check
 
@@ -82,6 +83,19 @@ def _text(knob: str, value: Any) -> None:
         raise _fail(knob, value, "a string")
 
 
+def _some_text(knob: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise _fail(knob, value, "a string, not empty")
+
+
+def _lam(value: Any) -> None:
+    check_lam(value)
+    if not 1e-30 < float(value) < 1e30:
+        raise ConfigError(
+            f"λ = {value!r} is out of the range of training in float32, (1e-30, 1e30)."
+        )
+
+
 def _tuple_of(check_one: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
     def check(knob: str, value: Any) -> None:
         if not isinstance(value, tuple | list):
@@ -116,10 +130,10 @@ def _optimiser(lr: float) -> dict[str, Knob]:
 
 
 KNOBS: dict[str, Any] = {
-    "name": Knob("run", _text, "what the run is called on its page"),
+    "name": Knob("run", _some_text, "what the run is called on its page"),
     "lams": Knob(
         (0.2, 1.0, 5.0, 20.0),
-        _tuple_of(_accepted_by(check_lam)),
+        _tuple_of(_accepted_by(_lam)),
         "trade-offs λ to train at, all in one run",
     ),
     "seeds": Knob((0,), _tuple_of(_whole(0)), "random seeds; every λ is trained at every seed"),
@@ -261,6 +275,7 @@ def validate(cfg: Config) -> None:
 def base_of(cfg: Config) -> Config:
     """The configuration of the run that a fine-tune starts from, by the knobs in `base`."""
     out = _with_base_recipe(cfg)
+    out.name = f"{cfg.name}/base"  # its default workdir is where the fine-tune looks for it
     out.train.steps = cfg.base.steps
     out.train.decay = "constant"
     return out
@@ -297,7 +312,7 @@ def _with_base_recipe(cfg: Config) -> Config:
 
 
 def describe() -> str:
-    """One line a knob: name, default, meaning. For --help and the docs."""
+    """One line a knob: name, default, meaning. `python -m prpr.config` prints it."""
     lines = []
 
     def walk(knobs: Mapping[str, Any], prefix: str) -> None:
@@ -309,3 +324,7 @@ def describe() -> str:
 
     walk(KNOBS, "")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(describe())

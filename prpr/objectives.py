@@ -38,7 +38,7 @@ class Objective(NamedTuple):
     Attributes:
       name: its name in the table.
       ascent: (output, log_r, dials) -> the quantity that each sample ascends, (N,). `output` is
-        the critic's raw output, which only the baselines hinge and logistic use.
+        the critic's raw output, which only the baseline hinge uses.
       dials: the names that it reads from `dials`.
       needs_ratio: whether `log_r` has to be a log-ratio for it to mean anything.
     """
@@ -120,7 +120,7 @@ _TABLE: dict[str, Objective] = {
     "plug_in": Objective("plug_in", lambda _, log_r, d: plug_in(log_r, d["lam"]), ("lam",)),
     "hinge": Objective("hinge", lambda output, _, __: output, (), needs_ratio=False),
     "logistic": Objective(
-        "logistic", lambda output, _, __: jax.nn.log_sigmoid(output), (), needs_ratio=False
+        "logistic", lambda _, log_r, __: jax.nn.log_sigmoid(log_r), (), needs_ratio=False
     ),
 }
 

@@ -13,7 +13,8 @@ the same workdir are refused, and what is finished is reused.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prpr import build, checkpoint, config, data, parallel, progress, record, report, score, train
-from prpr.errors import CheckpointError, PrprError, WorkdirError
+from prpr import (
+    build,
+    checkpoint,
+    config,
+    data,
+    objectives,
+    parallel,
+    progress,
+    record,
+    report,
+    score,
+    train,
+)
+from prpr.errors import CheckpointError, ConfigError, PrprError, WorkdirError
 
 # Knobs that do not change what a run computes: they may differ when it is resumed.
-_FREE = ("name", "lams", "seeds", "control", "score", "base")
+_FREE = ("name", "lams", "seeds", "control", "control_recipe", "score", "base")
 _INTERVALS = ("log_every", "diagnose_every", "checkpoint_every")
 _FREE_TRAIN = (*_INTERVALS, "keep", "tensorboard", "devices")
 
@@ -44,7 +57,7 @@ class Job(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A finished run."""
+    """A finished run; `seconds` is its share of its group's time, all calls together."""
 
     job: Job
     state: train.TrainState
@@ -58,7 +71,10 @@ def lam_name(lam: float) -> str:
 
 
 def settings(cfg: config.Config) -> dict[str, Any]:
-    """The settings that decide what a run computes, as {dotted knob: value}."""
+    """The settings that decide what a run computes, as {dotted knob: value}.
+
+    Dials that the objective does not read are left out.
+    """
     flat: dict[str, Any] = {}
 
     def walk(tree: Any, prefix: str) -> None:
@@ -68,7 +84,9 @@ def settings(cfg: config.Config) -> dict[str, Any]:
             elif prefix + name not in free:
                 flat[prefix + name] = record.to_plain(value)
 
+    read = objectives.get(cfg.objective).dials
     free = {f"train.{name}" for name in _FREE_TRAIN}
+    free |= {f"dials.{name}" for name in cfg.dials if name not in read}
     walk({k: v for k, v in cfg.to_dict().items() if k not in _FREE}, "")
     return flat
 
@@ -83,7 +101,7 @@ def _check_same(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None
     if different:
         raise WorkdirError(
             f"{where} holds a run with other settings ({'; '.join(different[:4])}). "
-            "Choose another --workdir, or delete that run to train it anew."
+            "Choose another --workdir or base, or delete that run to train it anew."
         )
 
 
@@ -105,6 +123,7 @@ class Trainer:
         self._parts = parts
         self._settings = settings(cfg)
         self._batches: dict[int, data.Batches] = {}
+        self._bases: Mapping[int, int] = {}
         self._heldout = {"image": parts.valid.images, "label": parts.valid.labels}
         # Each program is compiled once, for all λ and seeds; see train.make_step.
         self._critic_update = self.fleet.map(
@@ -145,15 +164,33 @@ class Trainer:
             build.dials(self.cfg, job.lam),
         )
 
-    def check(self, jobs: Sequence[Job]) -> None:
-        """Raises WorkdirError if a job's folder holds a run with other settings; reads only."""
+    def check(self, jobs: Sequence[Job], bases: Mapping[int, int] | None = None) -> None:
+        """Raises WorkdirError if a job's folder holds another run; reads only.
+
+        Args:
+          jobs: the runs to look for.
+          bases: seed -> fingerprint of the networks that the runs start from, if they do.
+        """
         for job in jobs:
             meta = checkpoint.read_meta(self.folder(job))
-            if meta is not None:
-                _check_same(meta.get("settings", {}), self._settings, self.folder(job))
+            if meta is None:
+                continue
+            saved, now = meta.get("settings", {}), self._settings
+            if bases is not None:
+                saved, now = {**saved, "base": meta.get("base")}, {**now, "base": bases[job.seed]}
+            _check_same(saved, now, self.folder(job))
+
+    def unfinished(self, job: Job) -> bool:
+        """Whether a job still has steps to do."""
+        return (checkpoint.latest(self.folder(job)) or 0) < self.total
 
     def load(self, job: Job) -> Trained:
-        """A finished run from its checkpoint; raises CheckpointError if it is not there."""
+        """A finished run of the same data and model, from its checkpoint.
+
+        Raises:
+          CheckpointError: it is not there, damaged, of another shape, or not finished.
+          WorkdirError: it was trained on other data (held-out images among them, perhaps).
+        """
         folder = self.folder(job)
         if checkpoint.latest(folder) is None:
             raise CheckpointError(
@@ -161,6 +198,17 @@ class Trainer:
                 "or mend config.base.path and config.seeds."
             )
         state, meta = checkpoint.restore(folder, self.like())
+        saved = meta.get("settings", {})
+        total = saved.get("train.steps", 0) + saved.get("train.warmup", 0)
+        if int(state.step) < total:
+            raise CheckpointError(
+                f"{folder} holds step {int(state.step)} of {total}: that base run was interrupted; "
+                "finish it with the command that began it."
+            )
+        shared = [k for k in self._settings if k.startswith(("data.", "model."))]
+        _check_same(
+            {k: saved.get(k) for k in shared}, {k: self._settings[k] for k in shared}, folder
+        )
         return Trained(job, state, float(meta.get("seconds", 0.0)))
 
     def _restored(self, job: Job) -> tuple[train.TrainState, float] | None:
@@ -171,7 +219,11 @@ class Trainer:
         return state, float(meta.get("seconds", 0.0))
 
     def run(
-        self, jobs: Sequence[Job], begin: Callable[[Job], train.TrainState], rec: record.Record
+        self,
+        jobs: Sequence[Job],
+        begin: Callable[[Job], train.TrainState],
+        rec: record.Record,
+        bases: Mapping[int, int] | None = None,
     ) -> list[Trained]:
         """Trains every job, resuming or reusing what is there.
 
@@ -179,10 +231,12 @@ class Trainer:
           jobs: what to train.
           begin: job -> its state at step 0; called only for a job without checkpoint.
           rec: the open record.
+          bases: seed -> fingerprint of what the runs start from, kept in their checkpoints.
 
         Raises:
           PrprError: a run whose parameters are no longer finite; its last checkpoint stays.
         """
+        self._bases = bases or {}
         found = [(job, self._restored(job)) for job in jobs]
         states = [(job, *(got or (begin(job), 0.0))) for job, got in found]
         for job, state, _ in states:
@@ -226,7 +280,7 @@ class Trainer:
             stacked, scalars = self._critic_update(stacked, batch)
         if moves:
             stacked, more = self._generator_update(stacked)
-            scalars = {**scalars, **more}
+            scalars = {**scalars, **more, "finite": scalars["finite"] * more["finite"]}
         return stacked, scalars
 
     def _together(
@@ -253,11 +307,11 @@ class Trainer:
                 for job, values in zip(jobs, self.fleet.unstack(found, len(jobs)), strict=True):
                     rec.scalars(now, values, job.run)
             if due["checkpoint_every"]:
-                elapsed = time.monotonic() - start
+                elapsed = (time.monotonic() - start) / len(jobs)
                 states = self.fleet.unstack(stacked, len(jobs))
                 for job, state, seconds in zip(jobs, states, before, strict=True):
                     self._save(job, state, now, seconds + elapsed)
-        elapsed = time.monotonic() - start
+        elapsed = (time.monotonic() - start) / len(jobs)
         states = self.fleet.unstack(stacked, len(jobs))
         return [Trained(*x) for x in zip(jobs, states, [s + elapsed for s in before], strict=True)]
 
@@ -269,8 +323,9 @@ class Trainer:
             if not values["finite"]:
                 raise PrprError(
                     f"{job.run}: its parameters are no longer finite at step {now}. The last "
-                    f"whole checkpoint is kept in {self.folder(job)}; lower config.generator.lr "
-                    "and config.critic.lr, or raise config.critic.r1."
+                    f"whole checkpoint is kept in {self.folder(job)}. In another --workdir, lower "
+                    "config.generator.lr and config.critic.lr or raise config.critic.r1; or leave "
+                    "that λ or seed out."
                 )
 
     def _save(self, job: Job, state: train.TrainState, now: int, seconds: float) -> None:
@@ -278,6 +333,7 @@ class Trainer:
             "run": job.run,
             "lam": job.lam,
             "seed": job.seed,
+            "base": self._bases.get(job.seed),
             "settings": self._settings,
             "seconds": seconds,
         }
@@ -296,17 +352,21 @@ def train_base(cfg: config.Config, workdir: str | os.PathLike) -> dict[str, Any]
     Raises:
       PrprError: see `build.check`, `Trainer.run`.
     """
-    start = time.monotonic()
     config.validate(cfg)
+    if not cfg.lams and "lam" in objectives.get(cfg.objective).dials:
+        raise ConfigError(
+            f"config.lams is empty and config.objective = {cfg.objective!r} needs a λ; name "
+            "one, or train with objective = 'hinge' and critic.loss = 'hinge'."
+        )
     jobs = _jobs(cfg) or [Job("base", None, seed) for seed in cfg.seeds]
     devices = parallel.setup(cfg.train.devices, len(jobs))
     parts = build.check(cfg)
-    folder = Path(workdir)
+    folder = Path(workdir).expanduser()
     trainer = Trainer(cfg, parts, folder, devices)
     trainer.check(jobs)
     with record.Record(folder, cfg, tensorboard=cfg.train.tensorboard) as rec:
         results = trainer.run(jobs, trainer.fresh, rec)
-        return _finish(cfg, parts, folder, rec, [(trainer, item) for item in results], start)
+        return _finish(cfg, parts, folder, rec, [(trainer, item) for item in results])
 
 
 def finetune(cfg: config.Config, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -322,15 +382,14 @@ def finetune(cfg: config.Config, workdir: str | os.PathLike) -> dict[str, Any]:
       CheckpointError: a base that is missing, damaged, or of another shape.
       PrprError: see `build.check`, `Trainer.run`.
     """
-    start = time.monotonic()
     config.validate(cfg)
     jobs = _jobs(cfg)
     controls = [Job("control", None, seed) for seed in cfg.seeds if cfg.control]
     bases = [Job("base", None, seed) for seed in cfg.seeds]
     devices = parallel.setup(cfg.train.devices, max(map(len, (jobs, controls, bases))))
     parts = build.check(cfg)
-    folder = Path(workdir)
-    home = Path(cfg.base.path) if cfg.base.path else folder / "base"
+    folder = Path(workdir).expanduser()
+    home = Path(cfg.base.path).expanduser() if cfg.base.path else folder / "base"
     base_cfg = config.base_of(cfg)
     base_trainer = Trainer(base_cfg, parts, home, devices)
     tuned = [
@@ -343,17 +402,29 @@ def finetune(cfg: config.Config, workdir: str | os.PathLike) -> dict[str, Any]:
         trainer.check(group)
     if not cfg.base.path:
         base_trainer.check(bases)
-        if any(checkpoint.latest(base_trainer.folder(job)) is None for job in bases):
+        if any(map(base_trainer.unfinished, bases)):
             record.Record(folder).close()  # a workdir that cannot be written costs no training
-            print(f"No base run in {home} yet: training it first.", flush=True)
+            print(f"No finished base run in {home} yet: training it first.", flush=True)
             train_base(base_cfg, home)
     started = {job.seed: base_trainer.load(job) for job in bases}
+    prints = {seed: _fingerprint(item.state) for seed, item in started.items()}
+    for trainer, group in tuned:
+        trainer.check(group, prints)
     with record.Record(folder, cfg, tensorboard=cfg.train.tensorboard) as rec:
         results = [(base_trainer, item) for item in started.values()]
         for trainer, group in tuned:
             begin = _from(trainer, started)
-            results += [(trainer, item) for item in trainer.run(group, begin, rec)]
-        return _finish(cfg, parts, folder, rec, results, start)
+            results += [(trainer, item) for item in trainer.run(group, begin, rec, prints)]
+        return _finish(cfg, parts, folder, rec, results)
+
+
+def _fingerprint(state: train.TrainState) -> int:
+    """A checksum of the networks that a fine-tune starts from."""
+    leaves = jax.tree.leaves((state.critic, state.generator, state.ema))
+    total = 0
+    for leaf in leaves:
+        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
+    return total
 
 
 def _jobs(cfg: config.Config) -> list[Job]:
@@ -370,15 +441,16 @@ def _finish(
     folder: Path,
     rec: record.Record,
     results: Sequence[tuple[Trainer, Trained]],
-    start: float,
 ) -> dict[str, Any]:
     """Scores every run, writes summary.json, draws the report, prints the table."""
+    start = time.monotonic()
     scorer = score.Scorer(cfg, parts, folder)
     with progress.Progress(len(results), desc="score") as bar:
         for trainer, (job, state, _) in results:
             scorer.add(trainer.system, job.name, job.lam, job.seed, state.ema)
             bar.update()
-    summary = scorer.summary(round(time.monotonic() - start, 2))
+    trained = sum(item.seconds for _, item in results)
+    summary = scorer.summary(round(trained + time.monotonic() - start, 2))
     rec.summary(summary)
     page = report.make(folder)
     print(report.table(summary))

@@ -7,7 +7,6 @@ would get at these sizes.
 """
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 
 from prpr import build, config, data, record, sampling, train
+from prpr.errors import DataError
 from prpr.metrics import encoders, prdc
 
 _LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and seed
@@ -94,13 +94,11 @@ class Scorer:
         # Labels as they are held out, so that classes weigh as they do in the data.
         labels = np.resize(self.held_out.labels, self.n_fake)
         labels = np.tile(labels, self.cfg.score.repeats)
-        x = sampling.sample(
-            system,
-            net,
-            labels,
-            jax.random.key(_LATENTS),
-            truncation=self.cfg.score.truncation,
-        )
+        key, truncation = jax.random.key(_LATENTS), self.cfg.score.truncation
+        try:
+            x = sampling.sample(system, net, labels, key, truncation=truncation)
+        except DataError as error:
+            raise DataError(f"{name}-seed{seed}: {error}") from error
         self._row(name, lam, seed, _store(self._path(name, seed), x, labels))
 
     def _path(self, name: str, seed: int) -> Path:
@@ -131,11 +129,3 @@ def _spread(dataset: data.Dataset, n: int) -> data.Dataset:
     """`n` items of a data set spread evenly over it (all of them where there are fewer)."""
     rows = np.unique(np.linspace(0, dataset.size - 1, n).round().astype(int))
     return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows])
-
-
-def order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as the table lists them: real, base, control, then λ ascending; seeds together."""
-    first = {"real": 0, "base": 1, "control": 2}
-    return sorted(
-        rows, key=lambda r: (first.get(r["name"], 3), r["lam"] or 0.0, r["name"], r["seed"] or 0)
-    )

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,26 +192,60 @@ def test_bad_input_ends_with_one_line(call, tmp_path, options, code, says):
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-def test_a_base_of_another_shape_and_a_damaged_one_leave_earlier_results(done, call, tmp_path):
+def test_a_base_that_does_not_serve_is_refused(done, call, tmp_path):
     workdir, _ = done
-    before = {p: p.read_bytes() for p in workdir.glob("*.json")}
-    code, _, err = call(FINETUNE, SMOKE, f"--workdir={workdir}", "--config.model.generator_ch=12")
-    assert code == 1
-    assert "checkpoint" in err
-    assert "Traceback" not in err
-    home = tmp_path / "base"
-    subprocess.run(["cp", "-r", workdir / "base", home], check=True)
-    for path in (home / "checkpoints").rglob("*"):
+
+    def refused(base, says, *options):
+        target = tmp_path / "refused"
+        code, _, err = call(
+            FINETUNE, SMOKE, f"--workdir={target}", f"--config.base.path={base}", *options
+        )
+        assert code == 1
+        assert re.search(says, err), err
+        assert len(err.strip().splitlines()) == 1
+        assert not target.exists()
+
+    refused(workdir / "base", "does not fit", "--config.model.generator_ch=12")
+    refused(workdir / "base", "other settings.*split_seed", "--config.data.split_seed=1")
+    half = tmp_path / "half"
+    shutil.copytree(workdir / "base", half)
+    shutil.rmtree(half / "checkpoints" / "base-seed0" / "step_00000004")
+    refused(half, "step 3 of 4.*interrupted")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(workdir / "base", damaged)
+    for path in (damaged / "checkpoints").rglob("*"):
         if path.is_file() and path.stat().st_size > 1000:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused(damaged, "damaged")
+
+
+def test_runs_from_one_base_are_not_shown_beside_another(done, call, tmp_path):
+    workdir, _ = done
+    before = {p: p.read_bytes() for p in workdir.glob("*.json")}
+    other = tmp_path / "other"
     code, _, err = call(
-        FINETUNE, SMOKE, f"--workdir={tmp_path / 'new'}", f"--config.base.path={home}"
+        "experiments/train_gan.py",
+        "--config=configs/digits.py:base",
+        f"--workdir={other}",
+        "--config.train.steps=1",
+        "--config.train.batch=16",
     )
+    assert code == 0, err
+    code, _, err = call(FINETUNE, SMOKE, f"--workdir={workdir}", f"--config.base.path={other}")
     assert code == 1
-    assert "damaged" in err
-    assert "Traceback" not in err
-    assert before["summary" and workdir / "summary.json"] == (workdir / "summary.json").read_bytes()
-    assert not (tmp_path / "new" / "summary.json").exists()
+    assert re.search("other settings.*base", err), err
+    assert before == {p: p.read_bytes() for p in workdir.glob("*.json")}
+
+
+def test_an_interrupted_base_is_finished_first(done, call, tmp_path):
+    workdir, _ = done
+    target = tmp_path / "run"
+    shutil.copytree(workdir / "base", target / "base")
+    shutil.rmtree(target / "base" / "checkpoints" / "base-seed0" / "step_00000004")
+    code, out, err = call(FINETUNE, SMOKE, f"--workdir={target}")
+    assert code == 0, err
+    assert "training it first" in out
+    assert summary(target)["rows"] == summary(workdir)["rows"]
 
 
 def test_other_settings_in_the_same_workdir_are_refused(done, call):
