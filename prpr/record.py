@@ -418,7 +418,7 @@ def _place_of(line: bytes, path: Path) -> tuple[int, str | None]:
 
 def _summary_writer() -> Any:
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise PrprError(
             "TensorBoard output needs an optional package: pip install 'prpr[tensorboard]', "
