@@ -107,11 +107,6 @@ def describe(summary: Mapping[str, Any]) -> list[str]:
     return [part.replace("\N{NO-BREAK SPACE}", " ") for part in wrapped]
 
 
-def spread_note(summary: Mapping[str, Any]) -> str:
-    """What the brackets and the ± of the table mean."""
-    return ", ".join(_spreads(summary))
-
-
 def _spreads(summary: Mapping[str, Any]) -> list[str]:
     seeds = _most_seeds(groups(summary))
     interval = f"[low, high] = {100 * float(summary.get('level', 0.95)):g} % interval"

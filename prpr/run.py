@@ -125,6 +125,8 @@ class Trainer:
         self._batches: dict[int, data.Batches] = {}
         self._bases: Mapping[int, int] = {}
         self._heldout = {"image": parts.valid.images, "label": parts.valid.labels}
+        example = jnp.asarray(parts.train.images[:2])
+        self._init = jax.jit(lambda key, dials: train.init(self.system, key, example, dials))
         # Each program is compiled once, for all λ and seeds; see train.make_step.
         self._critic_update = self.fleet.map(
             lambda state, batch: train.critic_update(self.system, state, batch)
@@ -147,11 +149,7 @@ class Trainer:
 
     def fresh(self, job: Job) -> train.TrainState:
         """A state from scratch."""
-        example = jnp.asarray(self._parts.train.images[:2])
-        init = jax.jit(
-            lambda key: train.init(self.system, key, example, build.dials(self.cfg, job.lam))
-        )
-        return init(jax.random.key(job.seed))
+        return self._init(jax.random.key(job.seed), build.dials(self.cfg, job.lam))
 
     def from_base(self, job: Job, base: train.TrainState) -> train.TrainState:
         """A state that goes on from a base run's networks, with fresh optimisers."""
@@ -295,6 +293,7 @@ class Trainer:
         before = [seconds for _, _, seconds in items]
         stacked = self.fleet.stack([state for _, state, _ in items])
         t, start = self.cfg.train, time.monotonic()
+        trained: list[Trained] = []
         for step in range(at, self.total):
             stacked, scalars = self._step(jobs, stacked, step)
             bar.update(len(jobs))
@@ -309,11 +308,13 @@ class Trainer:
             if due["checkpoint_every"]:
                 elapsed = (time.monotonic() - start) / len(jobs)
                 states = self.fleet.unstack(stacked, len(jobs))
-                for job, state, seconds in zip(jobs, states, before, strict=True):
-                    self._save(job, state, now, seconds + elapsed)
-        elapsed = (time.monotonic() - start) / len(jobs)
-        states = self.fleet.unstack(stacked, len(jobs))
-        return [Trained(*x) for x in zip(jobs, states, [s + elapsed for s in before], strict=True)]
+                trained = [
+                    Trained(job, state, seconds + elapsed)
+                    for job, state, seconds in zip(jobs, states, before, strict=True)
+                ]
+                for item in trained:
+                    self._save(item, now)
+        return trained  # of the last step, which always saves
 
     def _log(
         self, rec: record.Record, jobs: Sequence[Job], now: int, scalars: list[train.Scalars]
@@ -328,7 +329,8 @@ class Trainer:
                     "that λ or seed out."
                 )
 
-    def _save(self, job: Job, state: train.TrainState, now: int, seconds: float) -> None:
+    def _save(self, trained: Trained, now: int) -> None:
+        job, state, seconds = trained
         meta = {
             "run": job.run,
             "lam": job.lam,
