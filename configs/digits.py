@@ -43,3 +43,9 @@ def get_config(argument: str = "") -> config.Config:
         cfg.train.batch, cfg.train.log_every, cfg.train.checkpoint_every = 16, 2, 3
         cfg.train.diagnose_every, cfg.score.repeats = 2, 1
     return config.base_of(cfg) if argument == "base" else cfg
+
+
+def sweep():
+    """The runs of README's table: each λ at three seeds, and their controls."""
+    for lam in (0.2, 1.0, 5.0, 20.0):
+        yield {"lams": (lam,), "seeds": (0, 1, 2)}

@@ -37,3 +37,9 @@ def get_config(argument: str = "") -> config.Config:
         cfg.train.steps, cfg.train.warmup, cfg.base.steps = 6, 2, 6
         cfg.train.log_every, cfg.train.checkpoint_every, cfg.train.diagnose_every = 2, 4, 2
     return config.base_of(cfg) if argument == "base" else cfg
+
+
+def sweep():
+    """Each λ at two seeds, and their controls."""
+    for lam in (0.2, 1.0, 5.0):
+        yield {"lams": (lam,), "seeds": (0, 1)}

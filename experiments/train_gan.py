@@ -2,25 +2,32 @@
 
     python experiments/train_gan.py --config=configs/digits.py:base --workdir=runs/digits/base
     python experiments/train_gan.py --config=configs/toy_2d.py
+    python experiments/train_gan.py --config=configs/toy_2d.py --plan --probe
 
-The same command again resumes, or reuses what is done. `--help` lists the flags; every knob of
-the configuration is in prpr/config.py.
+The same command again resumes, or reuses what is done; --plan says what it will need and cost,
+and does nothing. `--help` lists the flags; every knob of the configuration is in prpr/config.py.
 """
 
 from absl import flags
 
-from prpr import cli
+from prpr import cli, planner
 
 _CONFIG = cli.define_config("configs/digits.py:base")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "where everything is written; default runs/<config.name>"
 )
+_CLUSTER = cli.define_cluster()
+_PLAN = planner.define_flags()
 
 
 def main() -> None:
+    workdir = _WORKDIR.value or f"runs/{_CONFIG.value.name}"
+    if _PLAN.wanted:
+        return planner.main(_CONFIG.value, "train", workdir, _PLAN)
     from prpr import run  # after the flags: a typing mistake answers at once
 
-    run.train_base(_CONFIG.value, _WORKDIR.value or f"runs/{_CONFIG.value.name}")
+    run.train_base(_CONFIG.value, workdir, _CLUSTER())
+    return None
 
 
 if __name__ == "__main__":

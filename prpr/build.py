@@ -6,34 +6,44 @@ Nothing here trains; a configuration that cannot be built ends here, before anyt
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 
-from prpr import config, data, models, objectives, ratio, train
+from prpr import config, data, models, objectives, parallel, ratio, train
 from prpr.errors import ConfigError
 
 
 class Splits(NamedTuple):
     """The three disjoint parts of a data set; see `prpr.data.load`."""
 
-    train: data.Dataset
-    valid: data.Dataset
-    test: data.Dataset
+    train: data.AnyDataset
+    valid: data.AnyDataset
+    test: data.AnyDataset
 
-    def held_out(self, name: str) -> data.Dataset:
+    def held_out(self, name: str) -> data.AnyDataset:
         """The part that scores are taken on."""
         return self.valid if name == "valid" else self.test
 
 
 def splits(cfg: config.Config) -> Splits:
     """Loads the data; raises ConfigError or DataError for what cannot be used."""
+    d = cfg.data
+    options = data.Options(
+        path=d.path,
+        resolution=d.resolution,
+        crop=d.crop,
+        workers=d.workers,
+        max_corrupt=d.max_corrupt,
+        miniature=d.miniature,
+    )
     parts = Splits(
         *(
-            data.load(cfg.data.name, name, cfg.data.split_seed, cfg.data.fractions)
+            data.load(d.name, name, d.split_seed, d.fractions, options=options)
             for name in data.SPLITS
         )
     )
-    if parts.train.images.ndim == 4:
-        for part in parts:
+    for part in parts:
+        if isinstance(part, data.Dataset) and len(part.shape) == 3:
             data.check_images(part.images, part.labels, part.num_classes)
     if cfg.train.batch > parts.train.size:
         raise ConfigError(
@@ -41,6 +51,40 @@ def splits(cfg: config.Config) -> Splits:
             f"{cfg.data.name!r}, {parts.train.size} samples; choose at most that."
         )
     return parts
+
+
+def spread(size: int, count: int) -> np.ndarray:
+    """`count` rows (all, where there are fewer) spread evenly over `size` of them."""
+    return np.unique(np.linspace(0, size - 1, min(count, size)).round().astype(int))
+
+
+def share(cfg: config.Config, devices: int) -> int:
+    """One device's part of a batch.
+
+    Args:
+      cfg: the configuration.
+      devices: local ones that share a batch.
+
+    Raises:
+      ConfigError: parts that are not equal.
+    """
+    batch, pieces = cfg.train.batch, cfg.train.accumulate
+    whole = devices * pieces * (jax.process_count() if cfg.train.layout == parallel.DATA else 1)
+    if batch % whole:
+        near = max(batch // whole, 1) * whole
+        raise ConfigError(
+            f"config.train.batch = {batch}: must be a multiple of {whole}, since all devices "
+            f"({whole // pieces}) and all pieces of train.accumulate = {pieces} take equal parts; "
+            f"{near} is."
+        )
+    return batch * pieces // whole
+
+
+def batches(cfg: config.Config, dataset: data.AnyDataset, seed: int) -> data.Batches:
+    """The stream of training batches; of several processes that share a batch, this one's part."""
+    alone = cfg.train.layout != parallel.DATA
+    part = (0, 1) if alone else (jax.process_index(), jax.process_count())
+    return data.Batches(dataset, cfg.train.batch, seed, flip=cfg.data.flip, shard=part)
 
 
 def _schedule(lr: float, decay: str, hold: int, steps: int) -> optax.Schedule:
@@ -56,13 +100,21 @@ def _schedule(lr: float, decay: str, hold: int, steps: int) -> optax.Schedule:
 
 
 def _optimiser(opt: config.Config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    adam = optax.adam(schedule, b1=opt.b1, b2=opt.b2)
+    adam = optax.adam(schedule, b1=opt.b1, b2=opt.b2, eps=opt.eps)
     return optax.chain(optax.clip_by_global_norm(opt.clip), adam) if opt.clip else adam
 
 
-def system(cfg: config.Config, dataset: data.Dataset) -> train.System:
-    """The system that `prpr.train` steps, for data like `dataset`."""
-    generator, critic = models.build(cfg, dataset.images.shape[1:], dataset.num_classes)
+def system(
+    cfg: config.Config, dataset: data.AnyDataset, axis_name: str | None = None
+) -> train.System:
+    """The system that `prpr.train` steps, for data like `dataset`.
+
+    Args:
+      cfg: the configuration.
+      dataset: gives the shape of an item and the number of classes.
+      axis_name: of the devices that share a batch; None where nothing is mapped.
+    """
+    generator, critic = models.build(cfg, dataset.shape, dataset.num_classes, axis_name)
     steps, warmup, each = cfg.train.steps, cfg.train.warmup, cfg.critic.steps
     decay = cfg.train.decay
     return train.System(
@@ -80,6 +132,11 @@ def system(cfg: config.Config, dataset: data.Dataset) -> train.System:
         num_classes=dataset.num_classes,
         critic_steps=each,
         ema=cfg.generator.ema,
+        ema_start=cfg.generator.ema_start,
+        critic_ortho=cfg.critic.ortho,
+        generator_ortho=cfg.generator.ortho,
+        axis_name=axis_name,
+        accumulate=cfg.train.accumulate,
         r1=cfg.critic.r1,
         r2=cfg.critic.r2,
         normalise=cfg.normalise,
@@ -91,11 +148,23 @@ def dials(cfg: config.Config, lam: float | None) -> dict[str, float]:
     return {"lam": 1.0 if lam is None else float(lam), **cfg.dials.to_dict()}
 
 
-def check(cfg: config.Config) -> Splits:
-    """Validates the configuration whole, without training: knobs, data, and models' shapes."""
+def check(cfg: config.Config, devices: int = 1) -> Splits:
+    """Validates the configuration whole, without training: knobs, data, and models' shapes.
+
+    Args:
+      cfg: the configuration.
+      devices: local ones, from `parallel.setup`.
+    """
     config.validate(cfg)
+    shared = devices if cfg.train.layout == parallel.DATA else 1
+    share(cfg, shared)
     parts = splits(cfg)
-    example = jax.ShapeDtypeStruct((2, *parts.train.images.shape[1:]), "float32")
+    if min(cfg.train.diagnose_size, parts.valid.size) < shared * jax.process_count():
+        raise ConfigError(
+            f"config.train.diagnose_size = {cfg.train.diagnose_size}, and {parts.valid.size} "
+            "validation items: the held-out checks need at least one for each device."
+        )
+    example = jax.ShapeDtypeStruct((2, *parts.train.shape), "float32")
     parts_system = system(cfg, parts.train)
     jax.eval_shape(
         lambda key, x: train.init(parts_system, key, x, dials(cfg, None)),
@@ -104,11 +173,12 @@ def check(cfg: config.Config) -> Splits:
     )
     need = max(cfg.score.k, cfg.score.k_coverage) + 1
     held_out = parts.held_out(cfg.score.split).size
-    n_fake = cfg.score.n_fake or held_out
-    if min(n_fake, held_out) < need:
+    n_real = min(cfg.score.n_real or held_out, held_out)
+    n_fake = cfg.score.n_fake or n_real
+    if min(n_fake, n_real) < need:
         raise ConfigError(
             f"config.score.k = {cfg.score.k}, k_coverage = {cfg.score.k_coverage}: "
             f"need at least {need} real and {need} generated samples, and there are "
-            f"{held_out} and {n_fake}; lower k or raise config.score.n_fake."
+            f"{n_real} and {n_fake}; lower k or raise config.score.n_real and n_fake."
         )
     return parts

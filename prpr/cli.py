@@ -65,6 +65,40 @@ def define_config(
     return holder
 
 
+def define_cluster(flag_values: flags.FlagValues = flags.FLAGS) -> Callable[[], Any]:
+    """Defines the flags by which a process joins others in one training run.
+
+    Returns:
+      A function that gives the `parallel.Cluster` that the flags describe, or None without
+      --distributed or --coordinator; call it once `run` has parsed the flags.
+    """
+    alone = flags.DEFINE_bool(
+        "distributed",
+        False,
+        "train in several processes together; on a TPU slice or under SLURM this flag is enough",
+        flag_values=flag_values,
+    )
+    coordinator = flags.DEFINE_string(
+        "coordinator", "", "HOST:PORT of the first of the processes", flag_values=flag_values
+    )
+    processes = flags.DEFINE_integer(
+        "processes", 0, "how many processes there are", flag_values=flag_values
+    )
+    process_id = flags.DEFINE_integer(
+        "process_id", -1, "the number of this one, from 0", flag_values=flag_values
+    )
+
+    def cluster() -> Any:
+        given = (coordinator.value, processes.value, process_id.value)
+        if not alone.value and given == ("", 0, -1):
+            return None
+        from prpr import parallel  # after the flags: JAX takes a second to import
+
+        return parallel.Cluster(*given)
+
+    return cluster
+
+
 def run(
     main: Callable[[], Any],
     argv: Sequence[str] | None = None,

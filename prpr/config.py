@@ -125,7 +125,9 @@ def _optimiser(lr: float) -> dict[str, Knob]:
         "lr": Knob(lr, _number(0, low_open=True), "Adam's learning rate"),
         "b1": Knob(0.0, _number(0, 1, high_open=True), "Adam's β₁"),
         "b2": Knob(0.99, _number(0, 1, high_open=True), "Adam's β₂"),
+        "eps": Knob(1e-8, _number(0, low_open=True), "Adam's ε"),
         "clip": Knob(0.0, _number(0), "gradients are clipped to this global norm; 0: not"),
+        "ortho": Knob(0.0, _number(0), "weight of the orthogonal regularisation"),
     }
 
 
@@ -156,6 +158,16 @@ KNOBS: dict[str, Any] = {
         "fractions": Knob(
             data.FRACTIONS, _accepted_by(data.check_fractions), "shares of train, valid and test"
         ),
+        "path": Knob("", _text, "folder of the data; empty: where TFDS keeps its data sets"),
+        "resolution": Knob(0, _whole(0), "side that images are resized to; 0: as stored"),
+        "crop": Knob("center", _name("crop", lambda: ("center", "random")), "crop to a square"),
+        "flip": Knob(False, _flag, "mirror every second training image, anew in every epoch"),
+        "workers": Knob(0, _whole(0), "threads that decode images; 0: one a core"),
+        "prefetch": Knob(2, _whole(1), "batches prepared ahead"),
+        "max_corrupt": Knob(10, _whole(0), "images that may be unreadable before the run ends"),
+        "miniature": Knob(
+            False, _flag, "write and use a tiny made-up copy of the data set, for smoke tests"
+        ),
     },
     "model": {
         "name": Knob("biggan", _name("model", lambda: models.NAMES), "model"),
@@ -163,10 +175,27 @@ KNOBS: dict[str, Any] = {
         "critic_ch": Knob(64, _whole(1), "channels (or width) of the critic"),
         "dim_z": Knob(128, _whole(1), "dimension of the latent z"),
         "shared_dim": Knob(128, _whole(1), "dimension of the shared class embedding"),
-        "depth": Knob(2, _whole(1), "hidden layers (model mlp)"),
+        "depth": Knob(2, _whole(1), "hidden layers (mlp), blocks at one size (biggan_deep)"),
         "attention_at": Knob((), _tuple_of(_whole(1)), "sides at which attention is applied"),
         "generator_spectral_norm": Knob(True, _flag, "spectral norm in the generator"),
         "critic_spectral_norm": Knob(True, _flag, "spectral norm in the critic"),
+        "hierarchical": Knob(True, _flag, "every block of the generator sees its part of z"),
+        "shared_embedding": Knob(
+            True, _flag, "one class embedding for all blocks; False: a gain and bias a class"
+        ),
+        "init": Knob(
+            "orthogonal",
+            _name("initialisation", lambda: ("orthogonal", "normal", "xavier")),
+            "initial weights; normal has a standard deviation of .02",
+        ),
+        "sn_eps": Knob(1e-12, _number(0, low_open=True), "ε of the spectral norm's unit vectors"),
+        "bn_eps": Knob(1e-5, _number(0, low_open=True), "ε of the batch norm's variance"),
+        "dtype": Knob(
+            "float32",
+            _name("dtype", lambda: ("float32", "bfloat16")),
+            "type of the activations; parameters stay float32",
+        ),
+        "remat": Knob(False, _flag, "recompute blocks in the backward pass: less memory, slower"),
     },
     "critic": {
         "loss": Knob("logistic", _accepted_by(ratio.get), "critic's loss"),
@@ -183,10 +212,22 @@ KNOBS: dict[str, Any] = {
     },
     "generator": {
         "ema": Knob(0.99, _number(0, 1, high_open=True), "decay of the moving average"),
+        "ema_start": Knob(0, _whole(0), "step from which it averages; before, it is the last"),
         **_optimiser(1e-3),
     },
     "train": {
-        "batch": Knob(64, _whole(1), "batch size of one update"),
+        "batch": Knob(64, _whole(1), "batch size of one update, all devices together"),
+        "accumulate": Knob(
+            1, _whole(1), "parts that a batch is computed in, gradients summed: saves memory"
+        ),
+        "layout": Knob(
+            "runs",
+            _name("layout", lambda: ("runs", "data")),
+            "what devices share out: whole runs (small models) or the batch of one run",
+        ),
+        "replica_check_every": Knob(
+            0, _whole(0), "steps between two checks that all devices hold the same; 0: never"
+        ),
         "steps": Knob(1000, _whole(1), "generator updates"),
         "warmup": Knob(0, _whole(0), "critic-only steps before the first generator update"),
         "decay": Knob(
@@ -197,12 +238,19 @@ KNOBS: dict[str, Any] = {
         "log_every": Knob(25, _whole(1), "steps between two lines of metrics.jsonl"),
         "diagnose_every": Knob(100, _whole(1), "steps between two held-out checks of the ratio"),
         "checkpoint_every": Knob(250, _whole(1), "steps between two checkpoints"),
+        "diagnose_size": Knob(2048, _whole(2), "held-out items in such a check, at most"),
         "keep": Knob(2, _whole(1), "checkpoints kept"),
+        "keep_best": Knob(0, _whole(0), "best checkpoints kept besides, by held-out α(λ)"),
         "tensorboard": Knob(False, _flag, "also write TensorBoard scalars"),
         "devices": Knob(0, _whole(0), "devices to spread the runs over; 0: all"),
     },
     "base": {
-        "path": Knob("", _text, "workdir of the base run; empty: WORKDIR/base, made if missing"),
+        "path": Knob(
+            "",
+            _text,
+            "workdir of the base run, or converted weights; empty: WORKDIR/base, made if missing",
+        ),
+        "required": Knob(False, _flag, "refuse to train a base here: base.path must name one"),
         "steps": Knob(1000, _whole(1), "generator updates of the base run"),
         "critic_steps": Knob(1, _whole(1), "its critic updates for a generator update"),
         "critic_lr": Knob(2e-3, _number(0, low_open=True), "its critic's learning rate"),
@@ -210,6 +258,13 @@ KNOBS: dict[str, Any] = {
         "ema": Knob(0.99, _number(0, 1, high_open=True), "decay of its moving average"),
         "loss": Knob(
             "hinge", _name("base loss", lambda: ("hinge", "logistic")), "loss of base and control"
+        ),
+        "fit_steps": Knob(
+            20_000, _whole(1), "most critic updates in fitting a critic to a base that has none"
+        ),
+        "fit_every": Knob(100, _whole(1), "updates between two held-out checks of that fit"),
+        "fit_error": Knob(
+            0.05, _number(0, 1, low_open=True), "held-out calibration error at which it ends"
         ),
     },
     "score": {
@@ -219,6 +274,7 @@ KNOBS: dict[str, Any] = {
         "encoder": Knob("classifier", _accepted_by(encoders.get), "features for kNN metrics"),
         "k": Knob(3, _whole(1), "neighbours of precision and recall"),
         "k_coverage": Knob(5, _whole(1), "neighbours of density and coverage"),
+        "n_real": Knob(0, _whole(0), "held-out images scored against; 0: all"),
         "n_fake": Knob(0, _whole(0), "samples in a scored set; 0: as many as held-out"),
         "repeats": Knob(1, _whole(1), "independent sets of n_fake samples, scores averaged"),
         "level": Knob(0.95, _number(0, 1, low_open=True, high_open=True), "of the intervals"),
@@ -308,6 +364,28 @@ def _with_base_recipe(cfg: Config) -> Config:
     out.generator.ema = cfg.base.ema
     out.lams, out.control, out.normalise = (), False, False
     out.train.warmup = 0
+    return out
+
+
+def shrink(cfg: Config) -> Config:
+    """The same run in seconds, for `:smoke`: a made-up copy of the data, toy width, few steps.
+
+    What stays is the path through the code: data format, resolution, model, losses, layout.
+    """
+    out = cfg.copy_and_resolve_references()
+    out.name = f"{cfg.name}-smoke"
+    out.lams = tuple(cfg.lams[:: max(len(cfg.lams) - 1, 1)])
+    out.data.miniature, out.data.path, out.data.workers = True, "", 1
+    # Attention needs 8 channels where it is applied.
+    out.model.generator_ch = out.model.critic_ch = 8 if cfg.model.attention_at else 4
+    out.base.required = False
+    out.base.steps, out.train.steps, out.train.warmup = 2, 2, 1
+    out.base.critic_steps = out.critic.steps = 1
+    out.train.batch, out.train.accumulate = 8, 2
+    out.train.log_every = out.train.diagnose_every = out.train.replica_check_every = 1
+    out.train.checkpoint_every, out.train.diagnose_size = 2, 16
+    out.score.encoder, out.score.repeats = "pixels", 1
+    out.score.n_real = out.score.n_fake = 16
     return out
 
 

@@ -1,8 +1,8 @@
 """Errors that a user can mend: each message names the value, the place and the mend.
 
 `experiments/` turn them into one line on standard error and an exit code, without a
-traceback: 2 for `ConfigError` (what was asked for), 1 for every other `PrprError`
-(what was met on the way).
+traceback: 2 for `ConfigError` (what was asked for), 75 for `Preempted` (run it again), 1 for
+every other `PrprError` (what was met on the way).
 """
 
 import difflib
@@ -31,6 +31,26 @@ class CheckpointError(PrprError):
 
 class WorkdirError(PrprError):
     """A working directory that cannot be written, or that holds another run."""
+
+
+class Preempted(PrprError):
+    """The machine was asked back, and the run is saved up to where it came.
+
+    The exit code is EX_TEMPFAIL of sysexits.h: a scheduler that sees it can start the same
+    command again.
+
+    Args:
+      step: the step that was saved.
+      where: the folder it was saved in.
+    """
+
+    exit_code = 75
+
+    def __init__(self, step: int, where: object):
+        super().__init__(
+            f"stopped by SIGTERM; saved at step {step} in {where}: the same command resumes there"
+        )
+        self.step = step
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ConfigError:

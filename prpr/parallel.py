@@ -1,30 +1,173 @@
-"""Runs over devices: the one file that knows how many devices there are.
+"""Devices and processes: the one file that knows how many there are.
 
-Many runs of one program (several λ, several seeds) are spread over the local devices with
-`jax.pmap`: the states of one group are stacked on a leading device axis, and the step is
-compiled once for all groups, since λ is part of the state. Runs never speak to each other, so
-each gives the numbers that it gives alone.
+Two layouts share one interface, so that a trainer does not know which it has:
+
+  runs   every device carries a run of its own (several λ, several seeds), with the whole batch;
+         the states are stacked on a leading axis. Runs never speak to each other, so each gives
+         the numbers that it gives alone. For small models; one process.
+  data   all devices of all processes share the batch of one run (data parallelism); the state is
+         replicated. Means over the batch are means over the axis `DATA` inside the step, which
+         `prpr.train` takes where it is told the axis' name. One device is the same code.
+
+Both are `jax.pmap` in `_map`, the one function to swap for another way of mapping. λ is part of
+the state, so a step is compiled once for all runs.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+import sys
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prpr.errors import ConfigError
+from prpr.errors import ConfigError, PrprError
 
 Tree = Any
 
-_AXIS = "runs"
+RUNS, DATA = "runs", "data"
+
+
+class Cluster(NamedTuple):
+    """How this process finds the others; see `join`.
+
+    Attributes:
+      coordinator: HOST:PORT of process 0; empty where the cluster (a TPU slice, SLURM, Open MPI,
+        GKE) tells by itself.
+      processes: how many there are; 0 where the cluster tells.
+      process_id: this one's number; −1 where the cluster tells.
+      silence: seconds without a sign of life after which a process counts as dead.
+    """
+
+    coordinator: str = ""
+    processes: int = 0
+    process_id: int = -1
+    silence: int = 60
+
+
+def join(cluster: Cluster) -> None:
+    """Joins the processes of one training run; call it first.
+
+    Raises:
+      ConfigError: a coordinator without number of processes or process number, or out of range.
+      PrprError: the others were not found.
+    """
+    known = (bool(cluster.coordinator), cluster.processes > 0, cluster.process_id >= 0)
+    if any(known) and not all(known):
+        raise ConfigError(
+            "--coordinator, --processes and --process_id go together: "
+            f"{cluster.coordinator!r}, {cluster.processes}, {cluster.process_id}. On a TPU slice "
+            "or under SLURM none of them is needed: use --distributed alone."
+        )
+    if all(known) and cluster.process_id >= cluster.processes:
+        raise ConfigError(
+            f"--process_id={cluster.process_id}: must be below --processes={cluster.processes}."
+        )
+    options: dict[str, Any] = {"heartbeat_timeout_seconds": cluster.silence}
+    if all(known):
+        options |= {
+            "coordinator_address": cluster.coordinator,
+            "num_processes": cluster.processes,
+            "process_id": cluster.process_id,
+        }
+    try:
+        jax.distributed.initialize(**options)
+    except (RuntimeError, ValueError) as error:
+        where = cluster.coordinator or "the cluster's own coordinator"
+        raise PrprError(
+            f"cannot join the other processes through {where}: {str(error).splitlines()[0]}. "
+            "Start all of them with the same --coordinator and --processes; without --distributed "
+            "a process trains alone."
+        ) from error
+
+
+@contextlib.contextmanager
+def session(cluster: Cluster | None) -> Iterator[None]:
+    """The life of a run in several processes: joins them, and leaves without hanging.
+
+    A process that fails says why and ends at once, with the exit code of its error: it cannot wait
+    for the others, which may be in the middle of a step. They notice, and end as well. With None
+    there is one process, and nothing happens here.
+    """
+    if cluster is None:
+        yield
+        return
+    join(cluster)
+    try:
+        yield
+        wait("end")  # the first process scores meanwhile
+    except BaseException as error:
+        _leave(error)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    if isinstance(error, PrprError):
+        code = error.exit_code
+        print(f"error: process {jax.process_index()}: {error}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        code = 130
+    else:
+        code = 1
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # An orderly exit would wait for processes that will not come.
+    os._exit(code)
+
+
+def wait(name: str) -> None:
+    """Until all processes are here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(values: Mapping[str, Any]) -> None:
+    """Ends all processes unless they hold the same values (settings, versions, counts).
+
+    Args:
+      values: name -> anything with an exact `repr`.
+
+    Raises:
+      ConfigError: names the first values that differ, in every process.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    names = sorted(values)
+    # The names first: arrays of several lengths cannot be compared.
+    shape = np.array([len(names), zlib.crc32(repr(names).encode())], np.uint32)
+    shapes = np.asarray(multihost_utils.process_allgather(shape))
+    if (shapes != shapes[0]).any():
+        raise ConfigError(
+            "the processes run different versions of prpr, or of a configuration file: start all "
+            "of them from the same files."
+        )
+    sums = np.array([zlib.crc32(repr(values[name]).encode()) for name in names], np.uint32)
+    table = np.asarray(multihost_utils.process_allgather(sums))
+    different = [name for name, column in zip(names, table.T, strict=True) if len({*column}) > 1]
+    if different:
+        here = ", ".join(f"{name} = {values[name]!r}" for name in different[:4])
+        raise ConfigError(
+            f"the processes disagree on {', '.join(different[:4])} (process {jax.process_index()}: "
+            f"{here}): start all of them with the same --config and knobs."
+        )
+
+
+def first() -> bool:
+    """Whether this is the process that writes (the only one, where there is one)."""
+    return jax.process_index() == 0
 
 
 def setup(devices: int = 0, runs: int = 1) -> int:
-    """Chooses how many local devices to spread over; call it before anything touches JAX.
+    """Chooses how many local devices to use; call it before anything else touches JAX.
 
     It also turns on JAX's cache of compiled programs (below ~/.cache/prpr, or where
     JAX_COMPILATION_CACHE_DIR says), so that a repeat starts at once.
@@ -34,7 +177,7 @@ def setup(devices: int = 0, runs: int = 1) -> int:
 
     Args:
       devices: how many; 0 for all.
-      runs: how many runs there will be; more devices than that would idle.
+      runs: how many can be used: more devices than that would idle. 0: any number.
 
     Returns:
       The number of devices.
@@ -47,54 +190,198 @@ def setup(devices: int = 0, runs: int = 1) -> int:
     # The small networks' programs compile faster than the one second that JAX thinks worth keeping.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    wanted = min(devices or cores or 1, runs)
+    # One run on a CPU: XLA spreads its programs over the cores by itself.
+    wanted = min(devices or cores or 1, runs) if runs else devices or 1
     # Where JAX has started already (a test, a notebook) it refuses: take what is there.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(wanted, 1))
     found = jax.local_device_count()
-    if devices > found and runs > found:
+    if devices > found and (not runs or runs > found):
         raise ConfigError(
             f"config.train.devices = {devices}: this machine has {found} "
             f"{jax.default_backend()} device(s); use 0 for all."
         )
-    return min(wanted if devices else found, found, max(runs, 1))
+    return min(wanted if devices else found, found, max(runs or found, 1))
+
+
+def _map(
+    fn: Callable[..., Any], axis: str, devices: Any, in_axes: Any, out_axes: Any, donate: bool
+) -> Callable[..., Any]:
+    """`fn` compiled once for all devices: the one place where a mapping is chosen."""
+    return jax.pmap(
+        fn,
+        axis_name=axis,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        devices=devices,
+        donate_argnums=(0,) if donate else (),
+    )
+
+
+def fleet(layout: str, devices: int) -> "Fleet | Team":
+    """The devices in layout "runs" or "data".
+
+    Raises:
+      ConfigError: runs over several processes, which know nothing of each other's runs.
+    """
+    if layout == DATA:
+        return Team(devices)
+    if jax.process_count() > 1:
+        raise ConfigError(
+            f'config.train.layout = "runs" in {jax.process_count()} processes: use "data", or '
+            "scripts/sweep, which gives every run a process of its own."
+        )
+    return Fleet(devices)
 
 
 class Fleet:
-    """A fixed number of devices that carry one run each.
+    """Local devices that carry one run each (layout "runs").
+
+    Attributes:
+      width: how many runs go side by side.
+      axis_name: of the devices that share a batch: None, since each has a batch of its own.
+      share: how many parts a batch is cut into in this process: 1.
 
     Args:
       devices: how many, from `setup`.
     """
 
+    axis_name: str | None = None
+    share = 1
+
     def __init__(self, devices: int):
         self.devices = jax.local_devices()[:devices]
         self.width = len(self.devices)
-        mesh = jax.sharding.Mesh(np.array(self.devices), (_AXIS,))
-        self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
+        self._sharding = _sharding(self.devices, RUNS, RUNS)
 
-    def map(self, fn: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
-        """`fn` compiled once for all devices; mapped arguments have a leading run axis."""
-        return jax.pmap(fn, axis_name=_AXIS, in_axes=in_axes, devices=self.devices)
+    def map(self, fn: Callable[..., Any], donate: bool = False) -> Callable[..., Any]:
+        """fn(state, batch) or fn(state) of one run -> the same for stacked runs.
 
-    def stack(self, trees: Sequence[Tree]) -> Tree:
-        """At most `width` trees, one a run -> one tree with a leading axis of `width`.
+        With `donate` the state that comes in is used up: its memory becomes the new state's.
+        """
+        return _map(fn, RUNS, self.devices, 0, 0, donate)
+
+    def place(self, states: Sequence[Tree]) -> Tree:
+        """At most `width` states -> one tree with a leading axis of `width`, on the devices.
 
         Where there are fewer runs than devices the last one is repeated, so that every group has
-        the shape that was compiled; `unstack` drops the copies.
+        the shape that was compiled; `fetch` drops the copies.
         """
-        full = [*trees, *[trees[-1]] * (self.width - len(trees))]
-        return jax.tree.map(self._stack, *full)
+        full = [*states, *[states[-1]] * (self.width - len(states))]
+        return jax.tree.map(lambda *leaves: jax.device_put(_stack(leaves), self._sharding), *full)
 
-    def unstack(self, tree: Tree, n: int) -> list[Tree]:
-        """The first `n` runs of a stacked tree, on the host."""
+    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Tree:
+        """One batch a run, on the host -> what `map`'s functions take."""
+        full = [*batches, *[batches[-1]] * (self.width - len(batches))]
+        return jax.tree.map(lambda *leaves: jax.device_put(_stack(leaves), self._sharding), *full)
+
+    def fetch(self, tree: Tree, n: int) -> list[Tree]:
+        """The first `n` runs of what `map`'s functions return, on the host."""
         host = jax.device_get(tree)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], host) for i in range(n)]
 
-    def _stack(self, *leaves: Any) -> Any:
-        # Host arrays stay on the host: pmap sends each row to its own device. Others go to where
-        # pmap leaves its results: a state that lies elsewhere than the one that comes back would
-        # have the step compiled twice.
-        if isinstance(leaves[0], jax.Array):
-            return jax.device_put(jnp.stack(leaves), self._sharding)
-        return np.stack(leaves)
+    def copies(self, tree: Tree, n: int) -> list[Tree]:
+        """The first `n` runs' states for a checkpoint."""
+        return self.fetch(tree, n)
+
+    def equal(self, state: Tree) -> bool:
+        """Whether all replicas of a state agree: here nothing is replicated."""
+        del state
+        return True
+
+
+class Team:
+    """All devices of all processes, sharing the batch of one run (layout "data").
+
+    Attributes:
+      width: how many runs go side by side: 1.
+      axis_name: of the devices, for the means inside the step.
+      share: how many parts a process' batch is cut into: its devices.
+
+    Args:
+      devices: how many local ones, from `setup`.
+
+    Raises:
+      ConfigError: fewer than all local devices in a run of several processes.
+    """
+
+    axis_name: str | None = DATA
+    width = 1
+
+    def __init__(self, devices: int):
+        self.devices = jax.local_devices()[:devices]
+        if jax.process_count() > 1 and len(self.devices) < jax.local_device_count():
+            raise ConfigError(
+                f"config.train.devices = {devices}: several processes use all their devices, "
+                f"{jax.local_device_count()} here; set it to 0."
+            )
+        self.share = len(self.devices)
+        # pmap takes no list of devices in a run of several processes.
+        self._mapped = None if jax.process_count() > 1 else self.devices
+        self._replicated = _sharding(self.devices, DATA, None)
+        self._split = _sharding(self.devices, DATA, DATA)
+        self._places = jax.device_put(np.arange(self.share, dtype=np.int32), self._split)
+        self._same = self.map(_same)
+
+    def map(self, fn: Callable[..., Any], donate: bool = False) -> Callable[..., Any]:
+        """As `Fleet.map`; fn must give the same state and outputs on every device."""
+        # pmap wants something to map over, which a function of the state alone does not have.
+        mapped = _map(
+            lambda state, rest: fn(state, *rest[1:]), DATA, self._mapped, (None, 0), None, donate
+        )
+        return lambda state, *rest: mapped(state, (self._places, *rest))
+
+    def place(self, states: Sequence[Tree]) -> Tree:
+        """The one state, copied to every device."""
+        (state,) = states
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, self._replicated), state)
+
+    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Tree:
+        """This process' part of the batch, cut over its devices; scalars go to each."""
+        (batch,) = batches
+
+        def cut(leaf: Any) -> jax.Array:
+            leaf = np.asarray(leaf)
+            shape = (self.share, -1, *leaf.shape[1:]) if leaf.ndim else (self.share,)
+            leaf = leaf.reshape(shape) if leaf.ndim else np.broadcast_to(leaf, shape)
+            return jax.device_put(leaf, self._split)
+
+        return jax.tree.map(cut, dict(batch))
+
+    def fetch(self, tree: Tree, n: int) -> list[Tree]:
+        """The run's tree, on the host."""
+        del n
+        return [jax.device_get(tree)]
+
+    def copies(self, tree: Tree, n: int) -> list[Tree]:
+        """The run's state for a checkpoint, still on the devices: saving may copy it later."""
+        del n
+        return [tree]
+
+    def equal(self, state: Tree) -> bool:
+        """Whether every device of every process holds the same bits."""
+        return bool(self._same(state))
+
+
+def _stack(leaves: Sequence[Any]) -> Any:
+    return jnp.stack(leaves) if isinstance(leaves[0], jax.Array) else np.stack(leaves)
+
+
+def _sharding(devices: Any, axis: str, over: str | None) -> jax.sharding.NamedSharding:
+    mesh = jax.sharding.Mesh(np.array(devices), (axis,))
+    spec = jax.sharding.PartitionSpec(over) if over else jax.sharding.PartitionSpec()
+    return jax.sharding.NamedSharding(mesh, spec)
+
+
+def _same(state: Tree) -> jax.Array:
+    """Whether sums of all bits, position by position, are the same on every device of DATA."""
+    total = jnp.zeros((), jnp.uint32)
+    for number, leaf in enumerate(jax.tree.leaves(state)):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        leaf = leaf.astype(jnp.float32) if leaf.dtype == jnp.bfloat16 else leaf
+        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).ravel()
+        place = jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(2654435761) + jnp.uint32(number)
+        # An odd factor keeps every bit: two entries changing places is seen as well.
+        total = total + (bits * (place | jnp.uint32(1))).sum(dtype=jnp.uint32)
+    return jax.lax.pmax(total, DATA) == jax.lax.pmin(total, DATA)

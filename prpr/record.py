@@ -270,20 +270,27 @@ def _from_plain(value: Any) -> Any:
 # ---- what the run was -----------------------------------------------------------------
 
 
-def environment() -> dict[str, Any]:
-    """Versions, devices, revision, command line and time: what a result depends on."""
+def versions() -> dict[str, str]:
+    """Of this package, of Python, and of the packages that results depend on."""
     import platform
     from importlib import metadata
-
-    import jax
 
     import prpr
 
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {name: metadata.version(name) for name in names}
+    found = {name: metadata.version(name) for name in names}
+    return {"prpr": prpr.__version__, "python": platform.python_version(), **found}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices, revision, command line and time: what a result depends on."""
+    import platform
+
+    import jax
+
     devices = jax.devices()
     return {
-        "versions": {"prpr": prpr.__version__, "python": platform.python_version(), **versions},
+        "versions": versions(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": {
             "platform": devices[0].platform,

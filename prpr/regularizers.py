@@ -1,10 +1,12 @@
-"""Penalties on a critic, each a pure function of how to apply it and of what to apply it to.
+"""Penalties on a network: on a critic's slope, on the directions of its kernels.
 
-Notation: T the critic's log-ratio, x an image, y its class. Source: Mescheder, Geiger &
-Nowozin 2018 (R1); Huang, Gokaslan, Kuleshov & Tompkin 2024 (R1 and R2 together, R3GAN).
+Notation: T the critic's log-ratio, x an image, y its class; W a kernel flattened to (fan_in,
+out). Source: Mescheder, Geiger & Nowozin 2018 (R1); Huang, Gokaslan, Kuleshov & Tompkin 2024
+(R1 and R2 together, R3GAN); Brock, Donahue & Simonyan 2019, eq. 3 (orthogonality).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,3 +23,29 @@ def gradient_penalty(apply: Callable[[Array], Array], x: Array) -> Array:
     """
     gradient = jax.grad(lambda inputs: apply(inputs).sum())(x)
     return 0.5 * jnp.square(gradient).reshape(x.shape[0], -1).sum(-1).mean()
+
+
+def orthogonal(
+    params: Any, *, exclude: Collection[str] = ("shared",), tables: Collection[str] = ("embed",)
+) -> Array:
+    """½ Σ_W ‖WᵀW ⊙ (1 − I)‖²_F over all kernels: outputs orthogonal, of whatever length; ().
+
+    Its gradient is that of BigGAN-PyTorch's `ortho` at strength 1, 2 W (WᵀW ⊙ (1 − I)).
+
+    Args:
+      params: a tree of parameters; those with fewer than two axes are passed over.
+      exclude: names of modules that are passed over: the class embedding that a generator's
+        blocks share.
+      tables: names of modules whose kernel is a table with a row for each class. Rows take the
+        place of outputs there, as in the original. A generator without a shared embedding has
+        tables in "gain" and "bias" too.
+    """
+    total = jnp.zeros((), jnp.float32)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = {entry.key for entry in path}
+        if leaf.ndim < 2 or names & set(exclude):
+            continue
+        flat = leaf.T if names & set(tables) else leaf.reshape(-1, leaf.shape[-1])
+        gram = jnp.matmul(flat.T, flat, precision="highest")
+        total = total + 0.5 * (jnp.square(gram).sum() - jnp.square(jnp.diag(gram)).sum())
+    return total

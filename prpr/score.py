@@ -17,6 +17,7 @@ from prpr import build, config, data, record, sampling, train
 from prpr.errors import DataError
 from prpr.metrics import encoders, prdc
 
+_MANY = 10_000  # images read from disk where a configuration sets no number
 _LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and seed
 
 
@@ -53,13 +54,11 @@ class Scorer:
 
     def __init__(self, cfg: config.Config, parts: build.Splits, workdir: Path):
         self.cfg, self.workdir = cfg, workdir
-        self.held_out = parts.held_out(cfg.score.split)
+        self.held_out = _in_memory(parts.held_out(cfg.score.split), cfg.score.n_real)
         self.n_fake = cfg.score.n_fake or self.held_out.size
+        fit, valid = _in_memory(parts.train, 0), _in_memory(parts.valid, 0)
         fitted = encoders.fit(
-            cfg.score.encoder,
-            parts.train.images,
-            parts.train.labels,
-            held_out=(parts.valid.images, parts.valid.labels),
+            cfg.score.encoder, fit.images, fit.labels, held_out=(valid.images, valid.labels)
         )
         self.encoder = fitted.name
         self._encode = fitted.encode
@@ -125,7 +124,13 @@ def _stored(x: np.ndarray) -> np.ndarray:
     return from_stored(to_stored(x))
 
 
-def _spread(dataset: data.Dataset, n: int) -> data.Dataset:
+def _spread(dataset: data.AnyDataset, n: int) -> data.Dataset:
     """`n` items of a data set spread evenly over it (all of them where there are fewer)."""
-    rows = np.unique(np.linspace(0, dataset.size - 1, n).round().astype(int))
-    return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows])
+    return dataset.take(build.spread(dataset.size, n))
+
+
+def _in_memory(dataset: data.AnyDataset, n: int) -> data.Dataset:
+    """`n` items spread evenly; 0 is all of what is in memory, and `_MANY` of what is on disk."""
+    if isinstance(dataset, data.Dataset) and not n:
+        return dataset
+    return _spread(dataset, n or _MANY)

@@ -8,6 +8,13 @@ other dials are leaves of the state, so that one compilation serves all their va
 
 Notation: θ generator parameters, φ critic parameters, log_r = log p/q as the critic estimates
 it. The generator's objective freezes φ (the envelope theorem, see `prpr.objectives`).
+
+Where the step is mapped over devices, `System.axis_name` names the axis: each device has its
+part of the batch, every mean (gradients, losses, moments, E_q[r̂]) is over all of them, and the
+latents are drawn for the whole batch and then cut, so that the numbers do not depend on how
+many devices there are. With `System.accumulate` > 1 a device computes its part in as many
+pieces and sums the gradients: singular vectors move once, batch norm sees one piece (of all
+devices) at a time.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,9 +78,13 @@ class System(NamedTuple):
       critic_tx, generator_tx: Optax transformations, learning rates included.
       dim_z, num_classes: of the latent and of the classes that samples are drawn for.
       critic_steps: critic updates in a generator update.
-      ema: decay of the generator's moving average.
+      ema: decay of the generator's moving average, from step `ema_start` on; before it the
+        average is the generator itself.
       r1, r2: weights of the zero-centred gradient penalties at data and at samples.
+      critic_ortho, generator_ortho: weights of the orthogonal regularisation.
       normalise: whether log E_q[r̂] is subtracted from log_r̂ before the objective sees it.
+      axis_name: of the devices that share a batch; None where a device has all of it.
+      accumulate: pieces that a device's part of the batch is computed in.
     """
 
     generator: nn.Module
@@ -86,9 +97,14 @@ class System(NamedTuple):
     num_classes: int
     critic_steps: int = 1
     ema: float = 0.99
+    ema_start: int = 0
     r1: float = 0.0
     r2: float = 0.0
+    critic_ortho: float = 0.0
+    generator_ortho: float = 0.0
     normalise: bool = False
+    axis_name: str | None = None
+    accumulate: int = 1
 
 
 def split(variables: Mapping[str, Tree]) -> Net:
@@ -135,21 +151,89 @@ def start(
     )
 
 
+def to_float(image: Array) -> Array:
+    """Bytes, as they come from a disk, to [−1, 1]; what is float already stays as it is."""
+    return image.astype(jnp.float32) / 127.5 - 1.0 if image.dtype == jnp.uint8 else image
+
+
+# ---- devices and pieces ---------------------------------------------------------------
+
+
+def _mean(system: System, tree: Tree) -> Tree:
+    """Mean over the devices that share the batch."""
+    return tree if system.axis_name is None else jax.lax.pmean(tree, system.axis_name)
+
+
 def _latents(system: System, key: Array, n: int) -> tuple[Array, Array]:
+    """z (pieces, n, dim_z) and y (pieces, n) of this device: its part of the batch's draw."""
+    devices, device = 1, 0
+    if system.axis_name is not None:
+        devices, device = jax.lax.axis_size(system.axis_name), jax.lax.axis_index(system.axis_name)
+    shape = (system.accumulate, devices, n)
     k_z, k_y = jax.random.split(key)
-    z = jax.random.normal(k_z, (n, system.dim_z))
-    return z, jax.random.randint(k_y, (n,), 0, system.num_classes)
+    total = system.accumulate * devices * n
+    z = jax.random.normal(k_z, (total, system.dim_z)).reshape(*shape, system.dim_z)
+    y = jax.random.randint(k_y, (total,), 0, system.num_classes).reshape(shape)
+    return z[:, device], y[:, device]
+
+
+def _pieces(system: System, x: Array) -> Array:
+    """(n, ...) -> (pieces, n / pieces, ...)."""
+    return x.reshape(system.accumulate, -1, *x.shape[1:])
+
+
+def _gradient(
+    system: System,
+    loss: Callable[..., tuple[Array, tuple[Tree, Tree]]],
+    params: Tree,
+    *pieces: Array,
+) -> tuple[Array, Tree, Tree, Tree]:
+    """Value, gradient and collections, means over pieces and devices; and what each piece kept.
+
+    Args:
+      loss: (params, *piece) -> value, (collections, kept).
+      pieces: arrays (pieces, n, ...).
+
+    Returns:
+      (value, gradient, collections, kept): leaves of `kept` have the axis of the pieces first.
+    """
+
+    def one(piece: tuple[Array, ...]) -> tuple[tuple[Array, Tree, Tree], Tree]:
+        (value, (extra, kept)), gradient = jax.value_and_grad(loss, has_aux=True)(params, *piece)
+        return (value, gradient, extra), kept
+
+    if system.accumulate == 1:
+        means, kept = one(tuple(x[0] for x in pieces))
+        return *_mean(system, means), jax.tree.map(lambda leaf: leaf[None], kept)
+
+    def body(total: Tree, piece: tuple[Array, ...]) -> tuple[Tree, Tree]:
+        found, kept = one(piece)
+        return jax.tree.map(jnp.add, total, found), kept
+
+    shapes = jax.eval_shape(one, tuple(x[0] for x in pieces))[0]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    # On a CPU the convolutions inside a loop would run an order of magnitude slower.
+    total, kept = jax.lax.scan(body, zeros, pieces, unroll=jax.default_backend() == "cpu")
+    means = jax.tree.map(lambda leaf: leaf / system.accumulate, total)
+    return *_mean(system, means), kept
+
+
+# ---- the two updates ------------------------------------------------------------------
 
 
 def _critic_update(
     system: System, state: TrainState, key: Array, image: Array, label: Array
 ) -> tuple[TrainState, Scalars]:
-    z, y = _latents(system, key, image.shape[0])
-    fake, _ = _apply_training(system.generator, state.generator.params, state.generator.extra, z, y)
+    z, y = _latents(system, key, image.shape[0] // system.accumulate)
     loss_of, to_log_r = system.critic_loss.loss, system.critic_loss.log_ratio
 
-    def loss(params: Tree) -> tuple[Array, tuple[Tree, Array, Array]]:
-        both = jnp.concatenate([image, fake])
+    def loss(
+        params: Tree, real: Array, label: Array, z: Array, y: Array
+    ) -> tuple[Array, tuple[Tree, tuple[Array, Array]]]:
+        fake, _ = _apply_training(
+            system.generator, state.generator.params, state.generator.extra, z, y
+        )
+        both = jnp.concatenate([real, fake])
         out, extra = _apply_training(
             system.critic, params, state.critic.extra, both, jnp.concatenate([label, y])
         )
@@ -163,23 +247,26 @@ def _critic_update(
             )
 
         if system.r1:
-            value = value + system.r1 * penalty(image, label)
+            value = value + system.r1 * penalty(real, label)
         if system.r2:
             value = value + system.r2 * penalty(fake, y)
-        return value, (extra, real_out, fake_out)
+        if system.critic_ortho:
+            value = value + system.critic_ortho * regularizers.orthogonal(params)
+        return value, (extra, (to_log_r(real_out), to_log_r(fake_out)))
 
-    (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(state.critic.params)
-    extra, real_out, fake_out = aux
+    real, labels = _pieces(system, to_float(image)), _pieces(system, label)
+    value, gradient, extra, (log_r_real, log_r_fake) = _gradient(
+        system, loss, state.critic.params, real, labels, z, y
+    )
     updates, opt = system.critic_tx.update(gradient, state.critic_opt, state.critic.params)
     params = optax.apply_updates(state.critic.params, updates)
-    log_r_real, log_r_fake = to_log_r(real_out), to_log_r(fake_out)
     # A mean of E_q[r̂] over about 50 batches; in logs, since one r̂ may be e^80.
-    batch_norm = jax.nn.logsumexp(log_r_fake) - jnp.log(float(fake.shape[0]))
+    batch_norm = _log_mean_exp(system, log_r_fake)
     log_norm = jnp.logaddexp(jnp.log(0.98) + state.log_norm, jnp.log(0.02) + batch_norm)
     scalars = {
         "critic_loss": value,
-        "log_r_data": log_r_real.mean(),
-        "log_r_samples": log_r_fake.mean(),
+        "log_r_data": _mean(system, log_r_real.mean()),
+        "log_r_samples": _mean(system, log_r_fake.mean()),
         "normalisation": jnp.exp(batch_norm),
         "critic_grad_norm": optax.tree.norm(gradient),
     }
@@ -187,32 +274,42 @@ def _critic_update(
     return moved, scalars
 
 
+def _log_mean_exp(system: System, x: Array) -> Array:
+    """log of the mean of eˣ over all entries and devices."""
+    local = jax.nn.logsumexp(x) - jnp.log(float(x.size))
+    if system.axis_name is None:
+        return local
+    top = jax.lax.pmax(local, system.axis_name)
+    return top + jnp.log(jax.lax.pmean(jnp.exp(local - top), system.axis_name))
+
+
 def _generator_update(
     system: System, state: TrainState, key: Array, n: int
 ) -> tuple[TrainState, Scalars]:
-    z, y = _latents(system, key, n)
+    z, y = _latents(system, key, n // system.accumulate)
 
-    def loss(params: Tree) -> tuple[Array, tuple[Tree, Array]]:
+    def loss(params: Tree, z: Array, y: Array) -> tuple[Array, tuple[Tree, Array]]:
         fake, extra = _apply_training(system.generator, params, state.generator.extra, z, y)
         out = apply_frozen(system.critic, state.critic, fake, y)
         log_r = system.critic_loss.log_ratio(out)
         if system.normalise:
             log_r = log_r - state.log_norm
-        return objectives.sampler_loss(system.objective, out, log_r, state.dials), (extra, log_r)
+        value = objectives.sampler_loss(system.objective, out, log_r, state.dials)
+        if system.generator_ortho:
+            kept = {name: leaf for name, leaf in params.items() if name != "shared"}
+            value = value + system.generator_ortho * regularizers.orthogonal(kept)
+        return value, (extra, log_r)
 
-    (value, (extra, log_r)), gradient = jax.value_and_grad(loss, has_aux=True)(
-        state.generator.params
-    )
+    value, gradient, extra, log_r = _gradient(system, loss, state.generator.params, z, y)
     updates, opt = system.generator_tx.update(gradient, state.generator_opt, state.generator.params)
     generator = Net(optax.apply_updates(state.generator.params, updates), extra)
-    ema = jax.tree.map(
-        lambda old, new: system.ema * old + (1.0 - system.ema) * new, state.ema, generator
-    )
+    decay = jnp.where(state.step < system.ema_start, 0.0, system.ema)
+    ema = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, generator)
     alpha = jnp.exp(jnp.minimum(log_r + jnp.log(state.dials["lam"]), 0.0)).mean()
     scalars = {
         "generator_loss": value,
         "generator_grad_norm": optax.tree.norm(gradient),
-        "alpha": alpha,
+        "alpha": _mean(system, alpha),
     }
     return state.replace(generator=generator, generator_opt=opt, ema=ema), scalars
 
@@ -226,9 +323,10 @@ def critic_update(system: System, state: TrainState, batch: Batch) -> tuple[Trai
     """One critic update.
 
     Args:
-      batch: {"image": (N, ...), "label": (N,), "index": () int32, the update's place in its
-        step, "advance": () int32, what is added to the step number: 1 for the last critic update
-        of a step in which the generator rests, else 0}.
+      batch: {"image": (N, ...) float32, or uint8 as stored, "label": (N,), "index": () int32, the
+        update's place in its step, "advance": () int32, what is added to the step number: 1 for
+        the last critic update of a step in which the generator rests, else 0}. N is this device's
+        part, a multiple of `accumulate`.
     """
     key = _key(state, batch["index"])
     state, scalars = _critic_update(system, state, key, batch["image"], batch["label"])
@@ -237,7 +335,7 @@ def critic_update(system: System, state: TrainState, batch: Batch) -> tuple[Trai
 
 
 def generator_update(system: System, state: TrainState, n: int) -> tuple[TrainState, Scalars]:
-    """One generator update on `n` samples; it ends the step."""
+    """One generator update on `n` samples of this device; it ends the step."""
     key = _key(state, system.critic_steps)
     state, scalars = _generator_update(system, state, key, n)
     scalars["finite"] = _finite(state.generator.params)
@@ -288,29 +386,54 @@ def log_ratio(system: System, state: TrainState, x: Array, y: Array) -> Array:
     return log_r - state.log_norm if system.normalise else log_r
 
 
-def diagnose(system: System, state: TrainState, data: Batch) -> Scalars:
-    """Held-out checks of the estimated ratio, against samples as the critic sees them in training.
+def held_out(system: System, state: TrainState, batch: Batch) -> dict[str, Array]:
+    """log_r̂ at held-out data and at as many samples, as the critic sees them in training.
 
     Args:
-      data: held-out {"image": (N, ...), "label": (N,)} of p; as many samples of q are drawn.
+      batch: {"image": (N, ...) of p, "label": (N,), "index": () int32, which batch it is}; N is
+        this device's part.
 
     Returns:
-      Calibration error and slope (1: right; below 1: log_r̂ too wide), AUC, E_q[r̂] (1: right),
-      E_p[1/r̂], and the reliability curve, (10,) each.
+      {"data": (M,), "samples": (M,)}, of all devices together.
     """
-    n = data["image"].shape[0]
-    key = _key(state, _DIAGNOSE)
-    z, y = _latents(system, key, n)
-    fake, _ = _apply_training(system.generator, state.generator.params, state.generator.extra, z, y)
-    log_r_real = log_ratio(system, state, data["image"], data["label"])
-    log_r_fake = log_ratio(system, state, fake, y)
+    image, index = to_float(batch["image"]), _DIAGNOSE + batch["index"]
+    z, y = _latents(system._replace(accumulate=1), _key(state, index), image.shape[0])
+    fake, _ = _apply_training(
+        system.generator, state.generator.params, state.generator.extra, z[0], y[0]
+    )
+    found = {
+        "data": log_ratio(system, state, image, batch["label"]),
+        "samples": log_ratio(system, state, fake, y[0]),
+    }
+    if system.axis_name is not None:
+        found = jax.lax.all_gather(found, system.axis_name, tiled=True)
+    return found
+
+
+def diagnose(log_r_real: Array, log_r_fake: Array, lam: Array | float) -> Scalars:
+    """Held-out checks of an estimated ratio.
+
+    Args:
+      log_r_real, log_r_fake: log_r̂ at held-out data and at samples, (N,) each.
+      lam: λ of the bound.
+
+    Returns:
+      Calibration error and slope (1: right; below 1: log_r̂ too wide), the loss of classification
+      in nats (log 2 knows nothing), AUC, E_q[r̂] (1: right), E_p[1/r̂], the upper bound of α(λ) (see
+      `frontier.upper_bound`), and the reliability curve, (10,) each.
+    """
     curve = ratio.calibration(log_r_real, log_r_fake)
+    threshold = -jnp.log(lam)
+    bound = lam * (log_r_real < threshold).mean() + (log_r_fake >= threshold).mean()
     return {
         "heldout_calibration_error": curve.error,
         "heldout_calibration_slope": ratio.recalibrate(log_r_real, log_r_fake).slope,
+        "heldout_loss": (jax.nn.softplus(-log_r_real).mean() + jax.nn.softplus(log_r_fake).mean())
+        / 2,
         "heldout_auc": ratio.auc(log_r_real, log_r_fake),
         "heldout_normalisation": ratio.normalisation(log_r_fake),
         "heldout_inverse_normalisation": ratio.inverse_normalisation(log_r_real),
+        "heldout_alpha": jnp.minimum(bound, jnp.minimum(1.0, lam)),
         "reliability_predicted": curve.predicted,
         "reliability_observed": curve.observed,
         "reliability_mass": curve.mass,

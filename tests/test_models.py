@@ -1,4 +1,4 @@
-"""Layers against NumPy, then every model × properties of its shape, rows, classes and latents."""
+"""Every model × properties of its shape, rows, classes and latents; sizes; options; errors."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,199 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from model_tools import count, filled, normal, shapes_of
 
 from prpr import config, models, train
 from prpr.errors import ConfigError
-from prpr.models import layers
+from prpr.models import architecture, biggan, layers
 
 Array = jax.Array
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def filled(module: nn.Module, *inputs: np.ndarray) -> Any:
-    """Random variables of a module; its own would hide much, such as attention with its γ = 0.
-
-    (And compiling a BigGAN's orthogonal initial kernels takes longer than the tests do.)
-    """
-    rng = np.random.default_rng(14)
-
-    def random(path: Any, leaf: Any) -> np.ndarray:
-        noise = rng.standard_normal(leaf.shape).astype(np.float32)
-        kind = path[-1].key
-        if kind == "u":
-            return noise / np.linalg.norm(noise)
-        if kind == "kernel":
-            return noise / np.sqrt(noise[..., 0].size, dtype=np.float32)
-        return np.float32(kind in ("gamma", "gain", "var")) + np.float32(0.1) * np.tanh(noise)
-
-    shapes = jax.eval_shape(lambda k: module.init(k, *inputs, train=True), jax.random.key(0))
-    return jax.tree_util.tree_map_with_path(random, shapes)
-
-
-# ---------------------------------------------------------------------------- spectral norm
-
-KERNEL = normal(0, 3, 3, 2, 5)  # (18, 5) once flat; the initial orthogonal one has no direction
-
-
-def spectral(u: np.ndarray, kernel: np.ndarray = KERNEL) -> dict[str, Any]:
-    return {"params": {"kernel": jnp.asarray(kernel)}, "spectral": {"u": jnp.asarray(u)}}
-
-
-def test_spectral_norm_converges_to_the_largest_singular_value():
-    module = layers.SpectralKernel(KERNEL.shape)
-    u = np.eye(5, dtype=np.float32)[0]
-
-    @jax.jit
-    def once(u: Array) -> Array:
-        _, moved = module.apply(spectral(u), train=True, mutable=["spectral"])
-        return moved["spectral"]["u"]
-
-    for _ in range(60):
-        u = once(u)
-    got = module.apply(spectral(u), train=False)
-    top = np.linalg.svd(KERNEL.reshape(18, 5))[1][0]
-    np.testing.assert_allclose(got, KERNEL / top, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.svd(got.reshape(18, 5))[1][0], 1, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(u), 1, rtol=1e-6)
-
-
-def test_u_moves_in_training_passes_only():
-    module = layers.SpectralKernel(KERNEL.shape)
-    u = np.eye(5, dtype=np.float32)[0]
-    out, moved = module.apply(spectral(u), train=True, mutable=["spectral"])
-    assert not np.allclose(moved["spectral"]["u"], u)
-    _, still = module.apply(spectral(u), train=False, mutable=["spectral"])
-    np.testing.assert_array_equal(still["spectral"]["u"], u)
-    # Not made mutable: the same value, and nothing moves (nor is it an error).
-    np.testing.assert_array_equal(module.apply(spectral(u), train=True), out)
-
-
-def test_u_does_not_move_at_initialisation():
-    """So that the first training step is the same whether init ran with train or without."""
-    module = layers.SpectralKernel(KERNEL.shape)
-    first = module.init(jax.random.key(0), train=True)["spectral"]["u"]
-    second = module.init(jax.random.key(0), train=False)["spectral"]["u"]
-    np.testing.assert_array_equal(first, second)
-    np.testing.assert_allclose(np.linalg.norm(first), 1, rtol=1e-6)
-
-
-def test_gradient_of_a_normalised_kernel_holds_its_singular_vectors_fixed():
-    """Miyato et al. 2018, eq. 12: W/σ with σ = vᵀWu differentiated in W, u and v constant."""
-    module = layers.SpectralKernel((4, 3))
-    w, c = normal(1, 4, 3), normal(2, 4, 3)
-    start = np.array([1.0, 0.0, 0.0], np.float32)
-
-    def loss(w: Array) -> Array:
-        return (module.apply(spectral(start, w), train=False) * c).sum()
-
-    wide = w.astype(np.float64)
-    v = wide @ start / np.linalg.norm(wide @ start)
-    u = v @ wide / np.linalg.norm(v @ wide)
-
-    def slow(w: np.ndarray) -> float:
-        return float((w / (v @ w @ u) * c).sum())
-
-    steps = [1e-5 * e.reshape(w.shape) for e in np.eye(w.size)]
-    expected = [(slow(wide + e) - slow(wide - e)) / 2e-5 for e in steps]
-    np.testing.assert_allclose(jax.grad(loss)(w).ravel(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_without_spectral_norm_the_kernel_is_plain():
-    module = layers.SpectralKernel((4, 3), spectral_norm=False)
-    variables = module.init(jax.random.key(0), train=True)
-    assert set(variables) == {"params"}
-
-
-# ---------------------------------------------------------------------------- other layers
-
-
-def test_conv_and_dense_are_what_they_say():
-    x, w = normal(3, 2, 4, 4, 2), KERNEL
-    variables = {"params": {"w": {"kernel": w}, "bias": np.arange(5, dtype=np.float32)}}
-    got = layers.Conv(5, 3, spectral_norm=False).apply(variables, x, train=True)
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    expected = np.arange(5) + sum(
-        padded[:, i : i + 4, j : j + 4] @ w[i, j] for i in range(3) for j in range(3)
-    )
-    np.testing.assert_allclose(got, expected, atol=1e-5)
-    w, x = normal(4, 3, 5), normal(5, 7, 3)
-    variables = {"params": {"w": {"kernel": w}, "bias": np.ones(5, np.float32)}}
-    got = layers.Dense(5, spectral_norm=False).apply(variables, x, train=True)
-    np.testing.assert_allclose(got, x @ w + 1, atol=1e-5)
-
-
-def test_batch_norm_normalises_and_its_moments_move_as_momentum_says():
-    x = 3 + 2 * normal(6, 4, 5, 5, 3)
-    ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
-    norm = layers.BatchNorm(momentum=0.8)
-    variables = norm.init(jax.random.key(0), x, ones, zeros, train=True)
-    np.testing.assert_array_equal(variables["batch_stats"]["mean"], zeros)
-    y, moved = norm.apply(variables, x, ones, zeros, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
-    np.testing.assert_allclose(y.var((0, 1, 2)), 1, rtol=1e-4)
-    stats = moved["batch_stats"]
-    np.testing.assert_allclose(stats["mean"], 0.2 * x.mean((0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(stats["var"], 0.8 + 0.2 * x.var((0, 1, 2)), rtol=1e-4)
-    # Evaluation uses those, whatever else is in the batch; gain and bias may differ by row.
-    gain, bias = normal(7, 4, 3), normal(8, 4, 3)
-    y = norm.apply(moved, x, gain, bias, train=False)
-    one = norm.apply(moved, x[2:3], gain[2:3], bias[2:3], train=False)
-    np.testing.assert_allclose(one, y[2:3], rtol=1e-6)
-    mean, var = np.asarray(stats["mean"]), np.asarray(stats["var"])
-    expected = (x[2] - mean) / np.sqrt(var + 1e-5) * gain[2] + bias[2]
-    np.testing.assert_allclose(one[0], expected, atol=1e-5)
-
-
-def test_batch_norm_over_replicas_has_the_moments_of_the_whole_batch():
-    x = 1 + normal(9, 4, 2, 2, 3)
-    ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
-    whole, parts = layers.BatchNorm(), layers.BatchNorm(axis_name="replicas")
-    variables = whole.init(jax.random.key(0), x, ones, zeros, train=True)
-
-    def apply(norm: nn.Module, x: Array) -> Any:
-        return norm.apply(variables, x, ones, zeros, train=True, mutable=["batch_stats"])
-
-    expected, moved = apply(whole, x)
-    halves = x.reshape(2, 2, 2, 2, 3)
-    got, each = jax.vmap(lambda x: apply(parts, x), axis_name="replicas")(halves)
-    np.testing.assert_allclose(got.reshape(x.shape), expected, atol=1e-5)
-    for name in ("mean", "var"):
-        for replica in each["batch_stats"][name]:
-            np.testing.assert_allclose(replica, moved["batch_stats"][name], rtol=1e-5)
-
-
-def test_attention_is_the_identity_at_gamma_0_and_only_there():
-    x = normal(10, 2, 4, 4, 8)
-    attention = layers.Attention()
-    variables = filled(attention, x)
-    assert attention.init(jax.random.key(0), x, train=True)["params"]["gamma"] == 0
-
-    @jax.jit
-    def apply(x: Array, gamma: float) -> Array:
-        params = {**variables["params"], "gamma": gamma}
-        return attention.apply({**variables, "params": params}, x, train=False)
-
-    np.testing.assert_array_equal(apply(x, 0.0), x)
-    y = apply(x, 0.5)
-    assert np.abs(y - x).max() > 1e-2
-    # It looks beyond the pixel: moving one corner moves the opposite one.
-    moved = x.copy()
-    moved[:, 0, 0] += 1.0
-    assert np.abs(apply(moved, 0.5) - y)[:, 3, 3].max() > 1e-4
-
-
-def test_resampling_pairs():
-    x = normal(11, 2, 4, 4, 3)
-    np.testing.assert_allclose(layers.downsample(layers.upsample(x)), x, rtol=1e-6)
-    assert layers.upsample(x).shape == (2, 8, 8, 3)
-    cell = np.tile(x[:, 1:2, 3:4], (1, 2, 2, 1))
-    np.testing.assert_array_equal(layers.upsample(x)[:, 2:4, 6:8], cell)
-    mean = x[0, 2:4, 0:2].mean((0, 1))
-    np.testing.assert_allclose(layers.downsample(x)[0, 1, 0], mean, rtol=1e-5)
-
 
 # ---------------------------------------------------------------------------- models by name
 
@@ -218,8 +32,19 @@ MODELS: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
         3,
         {"dim_z": 8, "generator_ch": 2, "critic_ch": 2, "shared_dim": 4, "attention_at": (16,)},
     ),
+    "biggan_deep 8": (
+        (8, 8, 1),
+        3,
+        {"name": "biggan_deep", "dim_z": 3, "generator_ch": 8, "critic_ch": 8, "shared_dim": 5},
+    ),
+    "biggan 8 by class": (
+        (8, 8, 1),
+        3,
+        {"dim_z": 3, "generator_ch": 4, "critic_ch": 4}
+        | {"hierarchical": False, "shared_embedding": False},
+    ),
 }
-STEPPED = ("mlp classes", "biggan 8")
+STEPPED = ("mlp classes", "biggan 8", "biggan_deep 8")
 N = 4
 
 
@@ -356,28 +181,193 @@ def test_one_step_lowers_the_loss_and_moves_every_parameter(built):
 
 # ---------------------------------------------------------------------------- sizes
 
-
-def count(module: nn.Module, *inputs: Array) -> int:
-    shapes = jax.eval_shape(lambda k: module.init(k, *inputs, train=True), jax.random.key(0))
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes["params"]))
+LABEL = jnp.zeros((1,), jnp.int32)
 
 
-def test_parameters_at_32_against_the_original():
-    """BigGAN-PyTorch's CIFAR-10 models, ch 64, have 4,304,387 (G) and 4,207,361 (D) parameters.
+def parameters(module: nn.Module, *inputs: Any) -> int:
+    return count(shapes_of(module, *inputs)["params"])
 
-    The critic is the same. The original's generator there has neither a shared embedding nor
-    hierarchical latents: its first layer maps all 128 latents to 4·4·256, (128 + 1)·4096, and
-    each of its 6 batch norms has tables of 10 classes for gain and bias, 2·10·256. Ours splits
-    the latent in four, (32 + 1)·4096, embeds classes once, 10·128, and each batch norm has
-    matrices from 128 + 32 for gain and bias, 2·160·256. All else is equal.
-    """
-    cfg = configured(dim_z=128, shared_dim=128, generator_ch=64, critic_ch=64, attention_at=())
-    generator, critic = models.build(cfg, (32, 32, 3), 10)
-    y = jnp.zeros((1,), jnp.int32)
-    assert count(critic, jnp.zeros((1, 32, 32, 3)), y) == 4_207_361
-    ours = 33 * 4096 + 10 * 128 + 6 * 2 * 160 * 256
-    original = 129 * 4096 + 6 * 2 * 10 * 256
-    assert count(generator, jnp.zeros((1, 128)), y) - ours == 4_304_387 - original
+
+# Counted with BigGAN-PyTorch's own classes: 3 image channels, 1000 classes (10 for the first two
+# rows), shared_dim 128, hierarchical unless told; BigGAN-deep with 2 blocks a stage. The original
+# has no critic at 512. None: not counted there.
+CIFAR = {"hierarchical": False, "shared_embedding": False}
+ORIGINAL: list[tuple[int, int, int, tuple[int, ...], dict[str, Any], int, int | None]] = [
+    (32, 64, 128, (), CIFAR, 4_304_387, 4_207_361),
+    (32, 64, 128, (), {"hierarchical": False}, 4_668_163, None),
+    (64, 64, 120, (32,), {}, 31_969_540, 20_571_842),
+    (128, 32, 120, (64,), {}, 8_543_300, 10_120_802),
+    (128, 96, 120, (64,), {}, 70_433_988, 87_982_370),
+    (256, 96, 119, (64,), {}, 82_108_548, 99_225_890),
+    (512, 64, 120, (64,), {}, 37_298_628, None),
+    (64, 128, 128, (32,), {"name": "biggan_deep"}, 49_829_636, 20_951_554),
+    (128, 128, 128, (64,), {"name": "biggan_deep"}, 50_244_484, 34_590_210),
+    (256, 128, 128, (64,), {"name": "biggan_deep"}, 55_736_708, 38_247_426),
+]
+
+
+@pytest.mark.parametrize(("side", "ch", "dim_z", "at", "model", "generator", "critic"), ORIGINAL)
+def test_parameters_are_as_many_as_the_originals(side, ch, dim_z, at, model, generator, critic):
+    cfg = configured(
+        **{"dim_z": dim_z, "generator_ch": ch, "critic_ch": ch, "attention_at": at, **model}
+    )
+    nets = models.build(cfg, (side, side, 3), 10 if side == 32 else 1000)
+    assert parameters(nets[0], jnp.zeros((1, dim_z)), LABEL) == generator
+    if critic is not None:
+        assert parameters(nets[1], jnp.zeros((1, side, side, 3)), LABEL) == critic
+
+
+@pytest.mark.parametrize("name", ["biggan", "biggan_deep"])
+@pytest.mark.parametrize("side", architecture.ARCHITECTURES)
+def test_every_resolution_makes_and_takes_its_images(side, name):
+    """Shapes only: the widest take minutes to compute."""
+    slots = len(architecture.ARCHITECTURES[side].generator_in) + 1
+    at = (side // 2,) if side > 8 else (8,)
+    cfg = configured(
+        name=name, dim_z=2 * slots, generator_ch=8, critic_ch=8, attention_at=at, remat=True
+    )
+    generator, critic = models.build(cfg, (side, side, 3), 4)
+    z, x = jnp.zeros((2, 2 * slots)), jnp.zeros((2, side, side, 3))
+    y = jnp.zeros((2,), jnp.int32)
+    made, judged = shapes_of(generator, z, y), shapes_of(critic, x, y)
+
+    def out(module: nn.Module, variables: Any, inputs: Any) -> Any:
+        return jax.eval_shape(lambda v: module.apply(v, inputs, y, train=False), variables)
+
+    assert out(generator, made, z).shape == (2, side, side, 3)
+    assert out(critic, judged, x).shape == (2,)
+    # The generator's side doubles from 4 with every stage; one attention a side and network.
+    blocks = architecture.generator_blocks(side)
+    assert [b.side for b in blocks] == [8 * 2**i for i in range(len(blocks))]
+    assert blocks[-1].side == side
+    assert sum(name.startswith("attention") for name in made["params"]) == 1
+    assert architecture.critic_blocks(side)[-1].side == (8 if side == 32 else 4)
+
+
+def test_the_critic_mirrors_the_generator_from_128_on():
+    """So the row for 512, whose critic the original lacks, follows from its generator's."""
+    for side in (128, 256, 512):
+        arch = architecture.ARCHITECTURES[side]
+        assert arch.critic_out == (1, *reversed(arch.generator_in))
+        assert arch.generator_out[:-1] == arch.generator_in[1:]
+
+
+# ---------------------------------------------------------------------------- options
+
+SMALL = {"dim_z": 4, "generator_ch": 8, "critic_ch": 8, "shared_dim": 5, "attention_at": (8,)}
+
+
+def pair(**model: Any) -> tuple[nn.Module, nn.Module]:
+    return models.build(configured(**{**SMALL, **model}), (8, 8, 1), 3)
+
+
+Z, X, Y = normal(15, N, 4), np.tanh(normal(16, N, 8, 8, 1)), np.array([0, 1, 2, 0], np.int32)
+
+
+def values_and_gradients(generator: nn.Module, critic: nn.Module) -> Any:
+    """Outputs in training mode, what moved, and gradients of random sums, of both networks."""
+    out = []
+    for module, inputs in ((generator, Z), (critic, X)):
+        variables = filled(module, inputs, Y)
+
+        def loss(params: Any, module=module, inputs=inputs, variables=variables) -> Any:
+            mutable = [k for k in variables if k != "params"]
+            y, moved = module.apply(
+                {**variables, "params": params}, inputs, Y, train=True, mutable=mutable
+            )
+            return (y * normal(17, *y.shape)).sum(), (y, moved)
+
+        out.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]))
+    return out
+
+
+@pytest.mark.parametrize("name", ["biggan", "biggan_deep"])
+def test_rematerialisation_changes_memory_only(name):
+    plain = values_and_gradients(*pair(name=name))
+    remat = pair(name=name, remat=True)
+    again = values_and_gradients(*remat)
+    assert jax.tree.structure(plain) == jax.tree.structure(again)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 * max(1.0, np.abs(a).max()))
+    # And it does recompute: the primitive is there, once a block.
+    variables = filled(remat[0], Z, Y)
+    trace = jax.make_jaxpr(lambda v: remat[0].apply(v, Z, Y, train=False))(variables)
+    n = sum(eqn.primitive.name.startswith(("remat", "checkpoint")) for eqn in trace.eqns)
+    assert n == (1 if name == "biggan" else 2)
+
+
+@pytest.mark.parametrize("name", ["biggan", "biggan_deep"])
+def test_bfloat16_computes_near_float32_and_keeps_float32(name):
+    wide, narrow = pair(name=name), pair(name=name, dtype="bfloat16")
+    for a, b, inputs in zip(wide, narrow, (Z, X), strict=True):
+        variables = filled(a, inputs, Y)
+        assert shapes_of(a, inputs, Y) == shapes_of(b, inputs, Y)  # dtypes included
+        mutable = [k for k in variables if k != "params"]
+        expected, _ = a.apply(variables, inputs, Y, train=True, mutable=mutable)
+        got, moved = b.apply(variables, inputs, Y, train=True, mutable=mutable)
+        leaves = [got, *jax.tree.leaves(moved)]
+        assert {leaf.dtype.name for leaf in leaves} == {"float32"}
+        error = np.abs(got - expected).max() / np.abs(expected).max()
+        assert 1e-6 < error < 0.05  # not equal: something was computed in bfloat16
+    trace = str(jax.make_jaxpr(lambda v: b.apply(v, X, Y, train=False))(variables))
+    products = [t for t in trace.splitlines() if "conv_general_dilated" in t]
+    assert products
+    assert all("bf16" in t for t in products)
+
+
+def test_a_plain_composition_gives_the_same_network():
+    fused = pair()
+    plain = [m.clone(style=layers.Style(fused=False)) for m in fused]
+    a, b = values_and_gradients(*fused), values_and_gradients(*plain)
+    for got, expected in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-4 * max(1.0, np.abs(expected).max()))
+
+
+def test_without_hierarchy_blocks_see_the_class_only():
+    flat = pair(hierarchical=False)[0]
+    params = shapes_of(flat, Z, Y)["params"]
+    assert params["linear"]["w"]["kernel"].shape == (4, 8 * 16)
+    assert params["block0"]["norm1"]["gain"]["w"]["kernel"].shape == (5, 8)
+    tables = shapes_of(pair(hierarchical=False, shared_embedding=False)[0], Z, Y)
+    assert "shared" not in tables["params"]
+    assert tables["params"]["block0"]["norm1"]["gain"]["w"]["kernel"].shape == (3, 8)
+    assert "gain" not in tables["spectral"]["block0"].get("norm1", {})
+
+
+def test_knobs_reach_every_layer():
+    """ε, initialisation and the devices' axis, each found in the style of both networks."""
+    cfg = configured(**SMALL, sn_eps=1e-4, bn_eps=1e-3, init="xavier", dtype="bfloat16")
+    generator, critic = models.build(cfg, (8, 8, 1), 3, axis_name="devices")
+    expected = layers.Style(True, 1e-4, 1e-3, "xavier", "bfloat16", "devices")
+    assert generator.style == critic.style == expected
+    cfg = configured(**SMALL, generator_spectral_norm=False)
+    generator, critic = models.build(cfg, (8, 8, 1), 3)
+    assert not generator.style.spectral_norm
+    assert critic.style.spectral_norm
+
+
+def test_the_last_convolution_may_make_more_channels_than_the_image_has():
+    """As BigGAN-deep on TensorFlow Hub: σ is that of all, the image is the first ones."""
+    make = biggan.Generator(8, 3, 3, ch=8, dim_z=4, shared_dim=5, deep=True, depth=2)
+    wide = make.clone(output_ch=8)
+    variables = filled(wide, Z, Y)
+    kernel = variables["params"]["conv_out"]["w"]["kernel"]
+    assert kernel.shape == (3, 3, 8, 8)
+    out = wide.apply(variables, Z, Y, train=False)
+    assert out.shape == (N, 8, 8, 3)
+    variables["params"]["conv_out"]["w"]["kernel"] = kernel * np.where(np.arange(8) < 3, 1, 0)
+    assert np.abs(wide.apply(variables, Z, Y, train=False) - out).max() > 1e-4
+
+
+def test_deep_attention_stands_at_the_end_of_a_stage():
+    """Where the original has it, and TensorFlow Hub's: after blocks 2 i + 1, once a side."""
+    cfg = configured(name="biggan_deep", **{**SMALL, "attention_at": (64,)})
+    generator, critic = models.build(cfg, (128, 128, 3), 3)
+    made = shapes_of(generator, Z, Y)["params"]
+    judged = shapes_of(critic, jnp.zeros((N, 128, 128, 3)), Y)["params"]
+    assert [name for name in made if "attention" in name] == ["attention7"]
+    assert [name for name in judged if "attention" in name] == ["attention1"]
+    assert sum("block" in name for name in made) == 10
 
 
 # ---------------------------------------------------------------------------- errors
@@ -389,10 +379,24 @@ def test_parameters_at_32_against_the_original():
         ((8, 8, 1), {"name": "bigan"}, "Did you mean 'biggan'"),
         ((2,), {}, r"config.model.name = 'biggan' makes square images.*shape \(2,\)"),
         ((8, 8, 1), {"name": "mlp"}, "config.model.name = 'mlp' makes points"),
+        ((2,), {"name": "biggan_deep"}, "config.model.name = 'biggan_deep' makes square images"),
+        ((2,), {"name": "mlp", "dtype": "bfloat16"}, "config.model.dtype = 'bfloat16'"),
         ((8, 16, 1), {}, "square images, and the data's are 8 x 16"),
         ((16, 16, 1), {}, "unknown BigGAN resolution 16"),
         ((8, 8, 1), {"dim_z": 5}, "config.model.dim_z = 5: must be a multiple of 2"),
-        ((32, 32, 3), {"dim_z": 6}, "config.model.dim_z = 6: must be a multiple of 4"),
+        ((32, 32, 3), {"dim_z": 6}, "dim_z = 6: must be a multiple of 4.*use 4 or 8, or"),
+        ((32, 32, 3), {"dim_z": 3}, "dim_z = 3: must be a multiple of 4.*use 4, or"),
+        ((8, 8, 1), {"shared_embedding": False}, "set config.model.hierarchical = False too"),
+        (
+            (8, 8, 1),
+            {"name": "biggan_deep", "hierarchical": False},
+            "config.model.hierarchical = False: every block of biggan_deep sees z",
+        ),
+        (
+            (8, 8, 1),
+            {"name": "biggan_deep", "critic_ch": 3},
+            "config.model.critic_ch = 3: .*use at least 4",
+        ),
         ((8, 8, 1), {"attention_at": (16,)}, r"attention_at = 16: must be among \[4, 8\]"),
         # No block of either network ends at the side of the generator's first layer.
         ((32, 32, 3), {"attention_at": (4,)}, r"attention_at = 4: must be among \[8, 16, 32\]"),

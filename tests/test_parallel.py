@@ -1,5 +1,7 @@
-"""Runs over devices: stacking here, two devices in one subprocess (pytest itself has one)."""
+"""Devices and processes: real ones, in subprocesses (pytest itself has one device)."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from prpr import objectives, parallel, ratio, train
 from prpr.errors import ConfigError
-from prpr.models import small
+from prpr.models import biggan, layers, small
 
 LAMS = (0.3, 1.0, 4.0)
 STEPS = 3
@@ -31,15 +33,14 @@ def test_setup_takes_no_more_devices_than_there_are_and_runs_need():
 
 
 @pytest.mark.parametrize("runs", [1, 2, 3])
-def test_stack_pads_and_unstack_drops(runs):
+def test_placing_pads_and_fetching_drops(runs):
     fleet = parallel.Fleet(1)
     fleet.width = 3
     trees = [{"a": np.full((2,), i), "b": jnp.float32(i)} for i in range(runs)]
-    full = fleet.stack(trees)
+    full = fleet.place(trees)
     assert full["a"].shape == (3, 2)
-    assert isinstance(full["a"], np.ndarray)  # host arrays stay there
     np.testing.assert_array_equal(full["b"][runs - 1 :], runs - 1)
-    back = fleet.unstack(full, runs)
+    back = fleet.fetch(full, runs)
     assert len(back) == runs
     for old, new in zip(trees, back, strict=True):
         np.testing.assert_array_equal(new["a"], old["a"])
@@ -103,27 +104,55 @@ def child(path: str) -> None:
     results, counts = [], []
     for first in (0, 2):
         group = range(first, min(first + 2, 3))
-        state = fleet.stack([runs[i] for i in group])
+        state = fleet.place([runs[i] for i in group])
         for s in range(STEPS):
-            state, scalars = mapped(state, fleet.stack([batch(i, s) for i in group]))
+            state, scalars = mapped(state, fleet.batch([batch(i, s) for i in group]))
         assert scalars["finite"].shape == (2,)
-        results += [flat(one) for one in fleet.unstack(state, len(group))]
+        results += [flat(one) for one in fleet.fetch(state, len(group))]
         counts.append((len(traces), len(compiled)))
     assert counts[0][1] > 0
     np.savez(path, results=np.stack(results), counts=np.array(counts))
 
 
+def start(code: str) -> subprocess.Popen:
+    """A Python of its own, with this folder on its path, that runs `code`."""
+    here = Path(__file__).parent
+    lines = f"import sys; sys.path[:0] = [{str(here)!r}]; import conftest, test_parallel; {code}"
+    return subprocess.Popen(
+        [sys.executable, "-c", lines],
+        cwd=here.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Compiling is nearly all of their time, and these programs run a few steps only.
+        env={
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes",
+        },
+    )
+
+
+def finish(*processes: subprocess.Popen) -> list[tuple[int, str]]:
+    """(exit code, standard error) of each."""
+    try:
+        ended = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()  # one that hangs must not outlive its test
+    return [(p.returncode, err) for p, (_, err) in zip(processes, ended, strict=True)]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def test_two_devices_give_the_numbers_of_single_runs_with_one_compilation(tmp_path):
     path = tmp_path / "out.npz"
-    here = Path(__file__).parent
-    code = (
-        f"import sys; sys.path[:0] = [{str(here)!r}]; import conftest, test_parallel; "
-        f"test_parallel.child({str(path)!r})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=here.parent, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    ((code, err),) = finish(start(f"test_parallel.child({str(path)!r})"))
+    assert code == 0, err
     out = np.load(path)
     np.testing.assert_array_equal(out["counts"][:, 0], 1)
     assert out["counts"][0, 1] == out["counts"][1, 1]
@@ -133,3 +162,195 @@ def test_two_devices_give_the_numbers_of_single_runs_with_one_compilation(tmp_pa
         for s in range(STEPS):
             state, _ = step(state, batch(i, s))
         np.testing.assert_array_equal(out["results"][i], flat(state))
+
+
+# ---- one batch over devices and processes ---------------------------------------------------
+
+B, TEAM_STEPS = 16, 20
+
+
+def team_system(axis_name: str | None, accumulate: int = 1) -> train.System:
+    """A BigGAN with batch norm and spectral norm everywhere, and SGD: Adam would hide a factor."""
+    style = layers.Style(axis_name=axis_name)
+    return train.System(
+        generator=biggan.Generator(
+            8, 3, image_channels=1, ch=8, dim_z=8, shared_dim=3, attention_at=(8,), style=style
+        ),
+        critic=biggan.Critic(8, 3, ch=8, style=style),
+        critic_loss=ratio.get("logistic", scale=3.0),
+        objective=objectives.get("envelope"),
+        critic_tx=optax.sgd(0.02),
+        generator_tx=optax.sgd(0.02),
+        dim_z=8,
+        num_classes=3,
+        ema=0.5,
+        axis_name=axis_name,
+        accumulate=accumulate,
+    )
+
+
+def team_batch(step: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    image = rng.integers(0, 256, (B, 8, 8, 1), np.uint8)  # as files give them
+    label = rng.integers(0, 3, B).astype(np.int32)
+    return {"image": image, "label": label, "index": np.int32(0), "advance": np.int32(0)}
+
+
+def team_run(devices: int, accumulate: int = 1) -> dict[str, Any]:
+    """Twenty steps on a team: losses, all weights, held-out log-ratios, replicas equal."""
+    team = parallel.Team(devices)
+    system = team_system(team.axis_name, accumulate)
+    # One device's: the mapped axis has no name there.
+    alone = team_system(None, accumulate)
+    dials = {"lam": 2.0, "tau": 0.5}
+    state = jax.jit(lambda key: train.init(alone, key, jnp.zeros((2, 8, 8, 1)), dials))(
+        jax.random.key(1)
+    )
+    processes = jax.process_count()
+    n = B // (team.share * processes)
+    critic = team.map(lambda s, b: train.critic_update(system, s, b), donate=True)
+    generator = team.map(lambda s: train.generator_update(system, s, n), donate=True)
+    held_out = team.map(lambda s, b: train.held_out(system, s, b))
+
+    def mine(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        part = {k: np.split(batch[k], processes)[jax.process_index()] for k in ("image", "label")}
+        return {**batch, **part}
+
+    placed, scalars = team.place([jax.device_get(state)]), []
+    for step in range(TEAM_STEPS):
+        placed, one = critic(placed, team.batch([mine(team_batch(step))]))
+        placed, two = generator(placed)
+        scalars.append([float(v) for v in jax.tree.leaves(team.fetch((one, two), 1))])
+    log_r = team.fetch(held_out(placed, team.batch([mine(team_batch(99))])), 1)[0]
+    assert log_r["data"].shape == log_r["samples"].shape == (B,)
+    equal = team.equal(placed)
+    (end,) = team.fetch(placed, 1)
+    return {
+        "scalars": np.array(scalars),
+        "weights": np.concatenate(
+            [np.ravel(leaf) for leaf in jax.tree.leaves((end.critic, end.generator, end.ema))]
+        ),
+        "log_norm": np.asarray(end.log_norm),
+        "data": np.sort(log_r["data"]),
+        "samples": np.sort(log_r["samples"]),
+        "equal": np.asarray(equal),
+    }
+
+
+def team_child(path: str) -> None:
+    jax.config.update("jax_num_cpu_devices", 4)
+    out = {}
+    for name, devices, pieces in (
+        ("1", 1, 1),
+        ("2", 2, 1),
+        ("4", 4, 1),
+        ("1x2", 1, 2),
+        ("2x2", 2, 2),
+    ):
+        out |= {f"{name}/{key}": value for key, value in team_run(devices, pieces).items()}
+    # One replica that differs in a single bit of a single leaf is seen.
+    team = parallel.Team(4)
+    good = team.place([{"a": np.arange(6, dtype=np.float32), "k": jax.random.key(0)}])
+    copies = [np.arange(6, dtype=np.float32) for _ in range(4)]
+    copies[2][3] = np.nextafter(copies[2][3], np.float32(9))
+    bad = jax.make_array_from_single_device_arrays(
+        (6,),
+        good["a"].sharding,
+        [jax.device_put(c, d) for c, d in zip(copies, team.devices, strict=True)],
+    )
+    assert team.equal(good)
+    assert not team.equal({**good, "a": bad})
+    np.savez(path, **out)
+
+
+def process_child(path: str, port: int, number: int) -> None:
+    jax.config.update("jax_num_cpu_devices", 2)
+    with parallel.session(parallel.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
+        assert jax.device_count() == 4
+        assert jax.process_count() == 2
+        parallel.agree({"a": 1, "b": "x"})
+        found = team_run(2)
+        if parallel.first():
+            np.savez(path, **found)
+
+
+def close(one: Any, other: Any, name: str) -> None:
+    for key in ("scalars", "weights", "log_norm", "data", "samples"):
+        scale = np.abs(other[key]).max()
+        np.testing.assert_allclose(
+            one[key], other[key], rtol=1e-5, atol=1e-5 * scale, err_msg=f"{name} {key}"
+        )
+
+
+@pytest.fixture(scope="module")
+def teams(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+    """name -> what `team_run` gave, in one process with 1, 2, 4 devices and in two processes."""
+    folder = tmp_path_factory.mktemp("teams")
+    port = free_port()
+    one, two = str(folder / "one.npz"), str(folder / "two.npz")
+    ((code, err),) = finish(start(f"test_parallel.team_child({one!r})"))
+    assert code == 0, err
+    ended = finish(*(start(f"test_parallel.process_child({two!r}, {port}, {i})") for i in range(2)))
+    assert [code for code, _ in ended] == [0, 0], ended
+    found: dict[str, dict[str, np.ndarray]] = {"processes": dict(np.load(two))}
+    for key, value in np.load(one).items():
+        name, part = key.split("/")
+        found.setdefault(name, {})[part] = value
+    return found
+
+
+@pytest.mark.parametrize("name", ["2", "4", "processes"])
+def test_devices_and_processes_give_the_numbers_of_one_device(teams, name):
+    close(teams[name], teams["1"], name)
+    assert all(team["equal"] for team in teams.values())
+    # And they are not the numbers of the start.
+    assert np.ptp(teams["1"]["scalars"], axis=0).max() > 0.01
+
+
+def test_pieces_and_devices_commute(teams):
+    close(teams["2x2"], teams["1x2"], "two devices, two pieces")
+    # Batch norm sees half the batch at a time: other numbers, for a known reason.
+    assert np.abs(teams["1x2"]["weights"] - teams["1"]["weights"]).max() > 1e-4
+
+
+def test_pieces_change_nothing_without_batch_norm():
+    """Gradients, singular vectors and E_q[r̂] are those of the whole batch."""
+    plain = system()
+    items = {**batch(0, 0), "index": np.int32(0), "advance": np.int32(0)}
+    items["image"], items["label"] = items["image"][0], items["label"][0]
+    ends = []
+    for pieces in (1, 4):
+        pieced = plain._replace(accumulate=pieces)
+        state = states()[0]
+        for _ in range(2):
+            state, scalars = train.critic_update(pieced, state, items)
+            state, more = train.generator_update(pieced, state, 16)
+        ends.append((flat(state), np.asarray(state.log_norm), scalars, more))
+    for one, other in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
+
+
+def disagree_child(port: int, number: int) -> None:
+    with parallel.session(parallel.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
+        parallel.agree({"config.lams": (0.2,) if number else (0.5,), "config.seeds": (0,)})
+
+
+def test_processes_that_disagree_end_and_say_on_what():
+    port = free_port()
+    ended = finish(*(start(f"test_parallel.disagree_child({port}, {i})") for i in range(2)))
+    for number, (code, err) in enumerate(ended):
+        assert code == 2, err
+        assert f"error: process {number}: the processes disagree on config.lams" in err
+        assert "config.seeds" not in err
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        (parallel.Cluster("localhost:1"), "go together: 'localhost:1', 0, -1"),
+        (parallel.Cluster("localhost:1", 2, 2), "--process_id=2: must be below --processes=2"),
+    ],
+)
+def test_half_an_address_is_refused(cluster, message):
+    with pytest.raises(ConfigError, match=message):
+        parallel.join(cluster)

@@ -114,7 +114,7 @@ def numpy_of(tree: Any) -> Any:
 def latents(system: train.System, state: train.TrainState, update: int) -> np.ndarray:
     """What an update draws: its key is the run's, with its step and its place in the step."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), update)
-    return np.asarray(train._latents(system, key, N)[0])
+    return np.asarray(train._latents(system, key, N)[0][0])
 
 
 TRACES: list[int] = []
@@ -448,8 +448,12 @@ def diagnose() -> Callable[..., dict[str, np.ndarray]]:
     n = 6000
     rng = np.random.default_rng(0)
     image = rng.standard_normal((n, 2)).astype(np.float32) + MU
-    held_out = {"image": image, "label": np.zeros(n, np.int32)}
-    check = jax.jit(lambda state: train.diagnose(toy(), state, held_out))
+    held_out = {"image": image, "label": np.zeros(n, np.int32), "index": np.int32(0)}
+
+    @jax.jit
+    def check(state: train.TrainState) -> train.Scalars:
+        log_r = train.held_out(toy(), state, held_out)
+        return train.diagnose(log_r["data"], log_r["samples"], 1.0)
 
     def scaled(width: float) -> dict[str, np.ndarray]:
         state = fresh(toy())
@@ -469,6 +473,9 @@ def test_diagnose_finds_an_exact_critic_right(diagnose):
     # Projected on μ the two are normal, |μ| apart: AUC = Φ(|μ|/√2) = ½(1 + erf(|μ|/2)).
     auc = 0.5 * (1 + math.erf(float(np.linalg.norm(MU)) / 2))
     np.testing.assert_allclose(got["heldout_auc"], auc, atol=0.015)
+    # An exact critic's bound is α(1) = 1 − TV = 2 Φ(−|μ|/2) itself.
+    alpha = 1 - math.erf(float(np.linalg.norm(MU)) / 2 / math.sqrt(2))
+    np.testing.assert_allclose(got["heldout_alpha"], alpha, atol=0.02)
     for name in ("predicted", "observed", "mass"):
         assert got[f"reliability_{name}"].shape == (10,)
 

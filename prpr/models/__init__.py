@@ -1,4 +1,4 @@
-"""Models by name: `build(cfg, dataset)` gives a generator and a critic.
+"""Models by name: `build(cfg, shape, num_classes)` gives a generator and a critic.
 
 Every generator is called (z (N, dim_z), y (N,), train=) -> x (N, ...), every critic
 (x (N, ...), y (N,), train=) -> (N,); y is ignored where there is one class.
@@ -10,23 +10,26 @@ import flax.linen as nn
 
 from prpr.errors import ConfigError, unknown_name
 
-NAMES = ("biggan", "mlp")
-_RANK = {"biggan": 3, "mlp": 1}
-_DATA = {"biggan": "square images", "mlp": "points"}
+NAMES = ("biggan", "biggan_deep", "mlp")
+_RANK = {"biggan": 3, "biggan_deep": 3, "mlp": 1}
+_DATA = {"biggan": "square images", "biggan_deep": "square images", "mlp": "points"}
 
 
-def build(cfg: Any, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, nn.Module]:
+def build(
+    cfg: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None = None
+) -> tuple[nn.Module, nn.Module]:
     """(generator, critic) for one item's shape.
 
     Args:
       cfg: a configuration of `prpr.config`.
       shape: of one item: (side, side, channels) of an image, (D,) of a point.
       num_classes: of the labels.
+      axis_name: of the devices over which batch norm's moments are taken; None for one.
 
     Raises:
       ConfigError: a model that is unknown, or that cannot make items of this shape.
     """
-    name, m = cfg.model.name, cfg.model
+    name = cfg.model.name
     if name not in NAMES:
         raise unknown_name("model", name, NAMES)
     if len(shape) != _RANK[name]:
@@ -35,30 +38,68 @@ def build(cfg: Any, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module
             f"{cfg.data.name!r} holds items of shape {shape}."
         )
     if name == "mlp":
-        from prpr.models import small
+        return _mlp(cfg.model, shape, num_classes)
+    return _biggan(cfg.model, shape, num_classes, axis_name)
 
-        generator = small.Generator(shape[0], num_classes, m.dim_z, m.generator_ch, m.depth)
-        return generator, small.Critic(num_classes, m.critic_ch, m.depth, m.critic_spectral_norm)
-    from prpr.models import biggan
 
-    biggan.check(shape, m.dim_z, m.attention_at)
-    biggan.check_width(shape[0], m.attention_at, m.generator_ch, m.critic_ch)
-    attention = tuple(m.attention_at)
+def _mlp(m: Any, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, nn.Module]:
+    from prpr.models import small
+
+    if m.dtype != "float32":
+        raise ConfigError(f"config.model.dtype = {m.dtype!r}: model mlp has float32 only.")
+    generator = small.Generator(shape[0], num_classes, m.dim_z, m.generator_ch, m.depth)
+    return generator, small.Critic(num_classes, m.critic_ch, m.depth, m.critic_spectral_norm)
+
+
+def _biggan(
+    m: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None
+) -> tuple[nn.Module, nn.Module]:
+    from prpr.models import architecture, biggan, layers
+
+    deep = m.name == "biggan_deep"
+    _check_conditions(m, deep)
+    architecture.check(shape, m.dim_z, split_z=m.hierarchical and not deep)
+    architecture.check_attention(shape[0], m.attention_at, deep)
+    architecture.check_width(shape[0], m.attention_at, m.generator_ch, m.critic_ch, deep)
+    output_ch = m.get("output_ch", 0)
+    if 0 < output_ch < shape[-1]:
+        raise ConfigError(
+            f"config.model.output_ch = {output_ch}: the images have {shape[-1]} channels; use "
+            "at least as many, or 0 for just them."
+        )
+
+    def style(spectral_norm: bool) -> layers.Style:
+        return layers.Style(spectral_norm, m.sn_eps, m.bn_eps, m.init, m.dtype, axis_name)
+
+    shared = {
+        "resolution": shape[0],
+        "num_classes": num_classes,
+        "attention_at": tuple(m.attention_at),
+        "deep": deep,
+        "depth": m.depth if deep else 1,
+        "remat": m.remat,
+    }
     generator = biggan.Generator(
-        resolution=shape[0],
-        num_classes=num_classes,
+        **shared,
         image_channels=shape[-1],
         ch=m.generator_ch,
         dim_z=m.dim_z,
         shared_dim=m.shared_dim,
-        attention_at=attention,
-        spectral_norm=m.generator_spectral_norm,
+        hierarchical=m.hierarchical,
+        shared_embedding=m.shared_embedding,
+        output_ch=output_ch,
+        style=style(m.generator_spectral_norm),
     )
-    critic = biggan.Critic(
-        resolution=shape[0],
-        num_classes=num_classes,
-        ch=m.critic_ch,
-        attention_at=attention,
-        spectral_norm=m.critic_spectral_norm,
-    )
-    return generator, critic
+    return generator, biggan.Critic(**shared, ch=m.critic_ch, style=style(m.critic_spectral_norm))
+
+
+def _check_conditions(m: Any, deep: bool) -> None:
+    if m.hierarchical and not m.shared_embedding:
+        raise ConfigError(
+            "config.model.shared_embedding = False: tables by class cannot take a part of z; set "
+            "config.model.hierarchical = False too."
+        )
+    if deep and not m.hierarchical:
+        raise ConfigError(
+            "config.model.hierarchical = False: every block of biggan_deep sees z; set it to True."
+        )

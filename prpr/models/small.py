@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from prpr.models import layers
 
 Array = jax.Array
+_PLAIN = layers.Style(spectral_norm=False)
 
 
 def _with_class(x: Array, y: Array, num_classes: int) -> Array:
@@ -32,9 +33,9 @@ class Generator(nn.Module):
     def __call__(self, z: Array, y: Array, *, train: bool) -> Array:
         h = _with_class(z, y, self.num_classes)
         for i in range(self.depth):
-            dense = layers.Dense(self.width, spectral_norm=False, name=f"layer{i}")
+            dense = layers.Dense(self.width, style=_PLAIN, name=f"layer{i}")
             h = jax.nn.relu(dense(h, train=train))
-        return layers.Dense(self.dim, spectral_norm=False, name="out")(h, train=train)
+        return layers.Dense(self.dim, style=_PLAIN, name="out")(h, train=train)
 
 
 class Critic(nn.Module):
@@ -47,9 +48,10 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, y: Array, *, train: bool) -> Array:
+        style = layers.Style(spectral_norm=self.spectral_norm)
         h = _with_class(x, y, self.num_classes)
         for i in range(self.depth):
-            dense = layers.Dense(self.width, spectral_norm=self.spectral_norm, name=f"layer{i}")
+            dense = layers.Dense(self.width, style=style, name=f"layer{i}")
             h = jax.nn.leaky_relu(dense(h, train=train), 0.2)
-        out = layers.Dense(1, spectral_norm=self.spectral_norm, name="out")
+        out = layers.Dense(1, style=style, name="out")
         return out(h, train=train)[:, 0]

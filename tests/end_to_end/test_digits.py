@@ -1,10 +1,8 @@
 """The entry points as a user runs them, on the digits' smoke configuration."""
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,27 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FINETUNE = "experiments/finetune_biggan.py"
 SMOKE = "--config=configs/digits.py:smoke"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("jax")
-
-
-@pytest.fixture(scope="module")
-def call(cache):
-    """Runs a command in a process of its own: (exit code, output, errors)."""
-
-    def run(script, *options, **kwargs):
-        env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-        command = [sys.executable, script, *options]
-        out = subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, **kwargs
-        )
-        return out.returncode, out.stdout, out.stderr
-
-    run.env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -134,19 +111,13 @@ def test_a_lambda_alone_gives_the_numbers_that_it_gives_among_others(done, call,
     assert alone == [row for row in lines(workdir) if row["run"] == "lam_5-seed0"]
 
 
-def test_killed_at_any_moment_it_resumes_to_the_same_numbers(done, call, tmp_path):
+def test_killed_at_any_moment_it_resumes_to_the_same_numbers(done, call, begin, tmp_path):
     workdir, _ = done
     target = tmp_path / "killed"
     options = [SMOKE, f"--workdir={target}", f"--config.base.path={workdir / 'base'}"]
     # Killed once as its record shows the first λ under way, before and after a checkpoint.
     for wanted in (2, 4):
-        process = subprocess.Popen(
-            [sys.executable, FINETUNE, *options],
-            cwd=ROOT,
-            env=call.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = begin(FINETUNE, *options)
         deadline = time.monotonic() + 200
         record = target / "metrics.jsonl"
         while process.poll() is None and time.monotonic() < deadline:
@@ -154,8 +125,8 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(done, call, tmp_pat
             if f'"step": {wanted}, "run": "lam_0.2-seed0"' in text:
                 break
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.communicate()
     code, _, err = call(FINETUNE, *options)
     assert code == 0, err
     assert summary(target)["rows"] == summary(workdir)["rows"]

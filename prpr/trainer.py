@@ -1,0 +1,535 @@
+"""Trains many runs of one program: side by side, resuming, with a record and checkpoints.
+
+A run is one (λ or control, seed). Its checkpoint carries the settings that made it: the same
+command resumes, other settings in the same workdir are refused, and what is finished is reused.
+How devices are used is `prpr.parallel`'s business: a group of runs is placed on them, and comes
+back to the host when it is scored.
+"""
+
+import contextlib
+import itertools
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prpr import (
+    build,
+    checkpoint,
+    config,
+    data,
+    objectives,
+    parallel,
+    preempt,
+    progress,
+    record,
+    train,
+)
+from prpr.errors import CheckpointError, Preempted, PrprError, WorkdirError
+
+# Knobs that do not change what a run computes: they may differ when it is resumed. (layout and
+# remat change it by rounding only.)
+_FREE = ("name", "lams", "seeds", "control", "control_recipe", "score", "base")
+_INTERVALS = ("log_every", "diagnose_every", "checkpoint_every")
+_FREE_TRAIN = (
+    *(*_INTERVALS, "diagnose_size", "replica_check_every"),
+    *("keep", "keep_best", "tensorboard", "devices", "layout"),
+)
+# Steps of this process, over all its runs: processes agree on one of them to stop at.
+_TICKS = itertools.count()
+_FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
+
+
+class Job(NamedTuple):
+    """One run to train: its name, its λ (None without one), its seed."""
+
+    name: str
+    lam: float | None
+    seed: int
+
+    @property
+    def run(self) -> str:
+        """The run's name in the record, in checkpoints/ and in samples/."""
+        return f"{self.name}-seed{self.seed}"
+
+
+class Trained(NamedTuple):
+    """A finished run; `seconds` is its share of its group's time, all calls together."""
+
+    job: Job
+    state: train.TrainState
+    seconds: float
+
+
+def settings(cfg: config.Config) -> dict[str, Any]:
+    """The settings that decide what a run computes, as {dotted knob: value}.
+
+    Dials that the objective does not read are left out.
+    """
+    flat: dict[str, Any] = {}
+
+    def walk(tree: Any, prefix: str) -> None:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+            elif prefix + name not in free:
+                flat[prefix + name] = record.to_plain(value)
+
+    read = objectives.get(cfg.objective).dials
+    free = {f"train.{name}" for name in _FREE_TRAIN} | {f"data.{name}" for name in _FREE_DATA}
+    free |= {f"dials.{name}" for name in cfg.dials if name not in read} | {"model.remat"}
+    walk({k: v for k, v in cfg.to_dict().items() if k not in _FREE}, "")
+    return flat
+
+
+def check_same(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+    """Raises WorkdirError if a checkpoint was made with other settings, naming them."""
+    different = [
+        f"{knob}: {saved.get(knob)!r} there, {now.get(knob)!r} now"
+        for knob in sorted({*saved, *now})
+        if saved.get(knob) != now.get(knob)
+    ]
+    if different:
+        raise WorkdirError(
+            f"{where} holds a run with other settings ({'; '.join(different[:4])}). "
+            "Choose another --workdir or base, or delete that run to train it anew."
+        )
+
+
+def fingerprint(*nets: Any) -> int:
+    """A number that tells networks from others: CRC-32 of all their values."""
+    total = 0
+    for leaf in jax.tree.leaves(nets):
+        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
+    return total
+
+
+class Trainer:
+    """Trains the jobs of one program (they differ in λ and seed only) to the end.
+
+    Args:
+      cfg: a valid configuration.
+      parts: its data, from `build.check`.
+      workdir: where checkpoints go.
+      devices: from `parallel.setup`.
+    """
+
+    def __init__(self, cfg: config.Config, parts: build.Splits, workdir: Path, devices: int):
+        self.cfg, self.workdir = cfg, workdir
+        self.fleet = parallel.fleet(cfg.train.layout, devices)
+        self.system = build.system(cfg, parts.train, self.fleet.axis_name)
+        self.total = cfg.train.warmup + cfg.train.steps
+        self.parts = parts
+        self._settings = {**settings(cfg), "data.size": parts.train.size}
+        self._batches: dict[int, data.Batches] = {}
+        self._bases: Mapping[int, int] = {}
+        # Initial states are those of one device: nothing is mapped yet.
+        alone = build.system(cfg, parts.train)
+        example = jnp.zeros((2, *parts.train.shape), jnp.float32)
+        self._fresh = lambda key, dials: train.init(alone, key, example, dials)
+        self._init = jax.jit(self._fresh)
+        # Each program is compiled once, for all λ and seeds; see train.make_step.
+        self._critic_update = self.fleet.map(
+            lambda state, batch: train.critic_update(self.system, state, batch), donate=True
+        )
+        self._n = build.share(cfg, self.fleet.share)
+        self._generator_update = self.fleet.map(
+            lambda state: train.generator_update(self.system, state, self._n), donate=True
+        )
+        self._held_out = self.fleet.map(
+            lambda state, batch: train.held_out(self.system, state, batch)
+        )
+        self._diagnose = jax.jit(train.diagnose)
+
+    # ---- states ------------------------------------------------------------------------
+
+    def folder(self, job: Job) -> Path:
+        return self.workdir / "checkpoints" / job.run
+
+    def like(self) -> train.TrainState:
+        """The shapes of a state, without arrays: what a checkpoint must fit."""
+        return jax.eval_shape(self._fresh, jax.random.key(0), build.dials(self.cfg, None))
+
+    def fresh(self, job: Job) -> train.TrainState:
+        """A state from scratch."""
+        return self._init(jax.random.key(job.seed), build.dials(self.cfg, job.lam))
+
+    def from_base(self, job: Job, base: train.TrainState) -> train.TrainState:
+        """A state that goes on from a base run's networks, with fresh optimisers."""
+        return train.start(
+            self.system,
+            jax.random.fold_in(jax.random.key(job.seed), 1),
+            base.critic,
+            base.generator,
+            base.ema,
+            build.dials(self.cfg, job.lam),
+        )
+
+    def check(self, jobs: Sequence[Job], bases: Mapping[int, int] | None = None) -> None:
+        """Raises WorkdirError if a job's folder holds another run; reads only.
+
+        Args:
+          jobs: the runs to look for.
+          bases: seed -> fingerprint of the networks that the runs start from, if they do.
+        """
+        for job in jobs:
+            meta = checkpoint.read_meta(self.folder(job))
+            if meta is None:
+                continue
+            saved, now = meta.get("settings", {}), self._settings
+            if bases is not None:
+                saved, now = {**saved, "base": meta.get("base")}, {**now, "base": bases[job.seed]}
+            check_same(saved, now, self.folder(job))
+
+    def unfinished(self, job: Job) -> bool:
+        """Whether a job still has steps to do."""
+        return (checkpoint.latest(self.folder(job)) or 0) < self.total
+
+    def load(self, job: Job) -> Trained:
+        """A finished run of the same data and model, from its checkpoint.
+
+        Raises:
+          CheckpointError: it is not there, damaged, of another shape, or not finished.
+          WorkdirError: it was trained on other data (held-out images among them, perhaps).
+        """
+        folder = self.folder(job)
+        if checkpoint.latest(folder) is None:
+            raise CheckpointError(
+                f"no checkpoint of {job.run} in {folder}: train it with experiments/train_gan.py, "
+                "or mend config.base.path and config.seeds."
+            )
+        state, meta = checkpoint.restore(folder, self.like())
+        saved = meta.get("settings", {})
+        total = saved.get("train.steps", 0) + saved.get("train.warmup", 0)
+        if int(state.step) < total:
+            raise CheckpointError(
+                f"{folder} holds step {int(state.step)} of {total}: that base run was interrupted; "
+                "finish it with the command that began it."
+            )
+        shared = [k for k in self._settings if k.startswith(("data.", "model."))]
+        check_same(
+            {k: saved.get(k) for k in shared}, {k: self._settings[k] for k in shared}, folder
+        )
+        return Trained(job, state, float(meta.get("seconds", 0.0)))
+
+    def _restored(self, job: Job) -> tuple[train.TrainState, float] | None:
+        folder = self.folder(job)
+        if checkpoint.latest(folder) is None:
+            return None
+        state, meta = checkpoint.restore(folder, self.like())
+        return state, float(meta.get("seconds", 0.0))
+
+    # ---- training ----------------------------------------------------------------------
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        begin: Callable[[Job], train.TrainState],
+        rec: record.Record,
+        bases: Mapping[int, int] | None = None,
+    ) -> list[Trained]:
+        """Trains every job, resuming or reusing what is there.
+
+        Args:
+          jobs: what to train.
+          begin: job -> its state at step 0; called only for a job without checkpoint.
+          rec: the open record.
+          bases: seed -> fingerprint of what the runs start from, kept in their checkpoints.
+
+        Raises:
+          Preempted: the system asked for an end (SIGTERM); everything is saved.
+          PrprError: a run whose parameters are no longer finite; its last checkpoint stays.
+        """
+        self._bases = bases or {}
+        found = [(job, self._restored(job)) for job in jobs]
+        states = [(job, *(got or (begin(job), 0.0))) for job, got in found]
+        # Processes that see several file systems would go on from several steps.
+        parallel.agree(
+            {f"step of {job.run} in {self.workdir}": int(s.step) for job, s, _ in states}
+        )
+        for job, state, _ in states:
+            rec.rewind(int(state.step), job.run)
+        done = {job.run: Trained(job, s, t) for job, s, t in states if int(s.step) >= self.total}
+        # Runs at one step go side by side; a kill between two saves can leave them at several.
+        by_step: dict[int, list[tuple[Job, train.TrainState, float]]] = {}
+        for item in states:
+            if item[0].run not in done:
+                by_step.setdefault(int(item[1].step), []).append(item)
+        todo = sum(len(items) * (self.total - at) for at, items in by_step.items())
+        if todo:
+            names = ", ".join(dict.fromkeys(job.name for job in jobs))
+            with progress.Progress(todo, desc=f"train {names}") as bar, _plain_errors():
+                for at in sorted(by_step):
+                    for i in range(0, len(by_step[at]), self.fleet.width):
+                        for trained in self._together(
+                            by_step[at][i : i + self.fleet.width], at, rec, bar
+                        ):
+                            done[trained.job.run] = trained
+        return [done[job.run] for job in jobs]
+
+    def _stream(self, job: Job, first: int, last: int) -> data.Loader:
+        """The batches of critic updates `first` to `last` − 1, counted over all steps."""
+        if job.seed not in self._batches:
+            self._batches[job.seed] = build.batches(self.cfg, self.parts.train, job.seed)
+        # What is in memory is there at once; what is on disk is read and decoded ahead.
+        ahead = self.cfg.data.prefetch if isinstance(self.parts.train, data.FileDataset) else 0
+        return data.Loader(self._batches[job.seed].batch, range(first, last), prefetch=ahead)
+
+    def _step(
+        self, streams: Sequence[data.Loader], placed: Any, step: int
+    ) -> tuple[Any, train.Scalars]:
+        """`train.make_step`'s step for the runs of a group, update by update."""
+        moves = step >= self.cfg.train.warmup
+        scalars: train.Scalars = {}
+        for i in range(self.system.critic_steps):
+            ends = i == self.system.critic_steps - 1 and not moves
+            placed, scalars = self._critic(streams, placed, i, ends)
+        if moves:
+            placed, more = self._generator_update(placed)
+            scalars = {**scalars, **more, "finite": scalars["finite"] * more["finite"]}
+        return placed, scalars
+
+    def _critic(
+        self, streams: Sequence[data.Loader], placed: Any, index: int, ends: bool
+    ) -> tuple[Any, train.Scalars]:
+        place = {"index": np.int32(index), "advance": np.int32(ends)}
+        batch = self.fleet.batch([{**next(stream)[1], **place} for stream in streams])
+        return self._critic_update(placed, batch)
+
+    def _together(
+        self,
+        items: Sequence[tuple[Job, train.TrainState, float]],
+        at: int,
+        rec: record.Record,
+        bar: progress.Progress,
+    ) -> list[Trained]:
+        """Trains one group, a run a device (or one run on all), from step `at` to the end."""
+        jobs = [job for job, _, _ in items]
+        before = [seconds for _, _, seconds in items]
+        placed = self.fleet.place([state for _, state, _ in items])
+        t, each, start = self.cfg.train, self.system.critic_steps, time.monotonic()
+        scores: list[float | None] = [None] * len(jobs)
+        with contextlib.ExitStack() as stack:
+            streams = [
+                stack.enter_context(self._stream(job, at * each, self.total * each)) for job in jobs
+            ]
+            savers = [self._saver(job, stack) for job in jobs]
+            stop = stack.enter_context(preempt.Preemption())
+
+            def save(now: int) -> None:
+                elapsed = (time.monotonic() - start) / len(jobs)
+                for job, saver, state, seconds, score in zip(
+                    jobs, savers, self.fleet.copies(placed, len(jobs)), before, scores, strict=True
+                ):
+                    saver.save(now, state, self._meta(job, seconds + elapsed), score)
+
+            for step in range(at, self.total):
+                placed, scalars = self._step(streams, placed, step)
+                bar.update(len(jobs))
+                now = step + 1
+                due = {name: now % t[name] == 0 or now == self.total for name in _INTERVALS}
+                if due["log_every"] or due["checkpoint_every"]:
+                    self._log(rec, jobs, now, self.fleet.fetch(scalars, len(jobs)))
+                    rate = sum(stream.images_per_second for stream in streams)
+                    wait = np.mean([stream.waiting for stream in streams])
+                    bar.set({"images/s": rate * jax.process_count(), "waiting for data": wait})
+                if due["diagnose_every"]:
+                    for i, values in enumerate(self.check_ratio(placed, jobs)):
+                        rec.scalars(now, values, jobs[i].run)
+                        scores[i] = float(values["heldout_alpha"])
+                if t.replica_check_every and now % t.replica_check_every == 0:
+                    self._check_replicas(placed, now)
+                if due["checkpoint_every"]:
+                    save(now)
+                if stop.should_stop(next(_TICKS)) and now < self.total:
+                    if not due["checkpoint_every"]:
+                        save(now)
+                    for saver in savers:
+                        saver.close()
+                    raise Preempted(now, self.workdir)
+            states = self.fleet.fetch(placed, len(jobs))
+        parallel.wait("saved")  # the others may read what the first has written
+        elapsed = (time.monotonic() - start) / len(jobs)
+        return [
+            Trained(job, state, seconds + elapsed)
+            for job, state, seconds in zip(jobs, states, before, strict=True)
+        ]
+
+    def check_ratio(self, placed: Any, jobs: Sequence[Job]) -> list[train.Scalars]:
+        """Held-out checks of every run's log-ratio; see `train.diagnose`."""
+        valid = self.parts.valid
+        share = self.fleet.share * (1 if self.fleet.axis_name is None else jax.process_count())
+        size = min(self.cfg.train.diagnose_size, valid.size)
+        # In pieces as large as those of training: memory, and the batch norm that the critic sees.
+        piece = min(self._n // self.system.accumulate * share, size // share * share)
+        rows = build.spread(valid.size, size // piece * piece)
+        found = []
+        for index, part in enumerate(np.split(rows, len(rows) // piece)):
+            batch = {**valid.read(self._own(part)), "index": np.int32(index)}
+            log_r = self._held_out(placed, self.fleet.batch([batch] * len(jobs)))
+            found.append(self.fleet.fetch(log_r, len(jobs)))
+        values = []
+        for i, job in enumerate(jobs):
+            real, fake = (
+                np.concatenate([piece[i][side] for piece in found]) for side in ("data", "samples")
+            )
+            lam = 1.0 if job.lam is None else job.lam
+            values.append(jax.device_get(self._diagnose(real, fake, jnp.float32(lam))))
+        return values
+
+    def _own(self, rows: np.ndarray) -> np.ndarray:
+        """This process' part of the rows of a batch."""
+        if self.fleet.axis_name is None:
+            return rows
+        return np.split(rows, jax.process_count())[jax.process_index()]
+
+    def _check_replicas(self, placed: Any, now: int) -> None:
+        if not self.fleet.equal(placed):
+            raise PrprError(
+                f"the devices no longer hold the same parameters at step {now}: a fault of the "
+                "hardware or of the library. Resume from the last checkpoint with the same command."
+            )
+
+    def _log(
+        self, rec: record.Record, jobs: Sequence[Job], now: int, scalars: list[train.Scalars]
+    ) -> None:
+        for job, values in zip(jobs, scalars, strict=True):
+            rec.scalars(now, values, job.run)
+            if not values["finite"]:
+                raise PrprError(
+                    f"{job.run}: its parameters are no longer finite at step {now}. The last "
+                    f"whole checkpoint is kept in {self.folder(job)}. In another --workdir, lower "
+                    "config.generator.lr and config.critic.lr or raise config.critic.r1; or leave "
+                    "that λ or seed out."
+                )
+
+    def _saver(self, job: Job, stack: contextlib.ExitStack) -> checkpoint.Saver:
+        t = self.cfg.train
+        return stack.enter_context(
+            checkpoint.Saver(self.folder(job), keep=t.keep, keep_best=t.keep_best)
+        )
+
+    def _meta(self, job: Job, seconds: float) -> dict[str, Any]:
+        return {
+            "run": job.run,
+            "lam": job.lam,
+            "seed": job.seed,
+            "base": self._bases.get(job.seed),
+            "settings": self._settings,
+            "seconds": seconds,
+        }
+
+    # ---- a critic for a generator that comes without one --------------------------------
+
+    def fit_critic(
+        self, job: Job, begin: Callable[[Job], train.TrainState], source: int, rec: record.Record
+    ) -> Trained:
+        """Fits a fresh critic to a generator that rests, until its log-ratio can be used.
+
+        The rule, on held-out images at every `base.fit_every` updates: it ends when the
+        calibration error is at most `base.fit_error` while the held-out loss of classification has
+        not fallen by more than 1 % in the last three checks. (A critic that has learned nothing is
+        calibrated too: hence the second condition.) The result is a checkpoint, shared by all λ.
+
+        Args:
+          job: the base's job.
+          begin: job -> the state whose generator is given.
+          source: fingerprint of that generator's file; another one is fitted anew elsewhere.
+          rec: the open record.
+
+        Raises:
+          PrprError: not reached within `base.fit_steps` updates.
+        """
+        b, folder = self.cfg.base, self.folder(job)
+        read = ("data.", "model.", "critic.", "train.batch", "train.accumulate")
+        kept = {knob: value for knob, value in self._settings.items() if knob.startswith(read)}
+        kept |= {"base.fit_error": b.fit_error, "base.fit_every": b.fit_every, "source": source}
+        meta = checkpoint.read_meta(folder)
+        if meta is not None:
+            check_same(meta.get("settings", {}), kept, folder)
+            state, meta = checkpoint.restore(folder, self.like())
+            if meta["fitted"]:
+                return Trained(job, state, float(meta["seconds"]))
+        else:
+            state, meta = begin(job), {"seconds": 0.0, "losses": []}
+        at, losses, error = int(state.step), list(meta["losses"]), np.nan
+        rec.rewind(at, job.run)
+        start, placed = time.monotonic(), self.fleet.place([state])
+        print(
+            f"{job.run} has no critic: fitting one with the generator at rest, until its held-out "
+            f"calibration error is at most {b.fit_error:g} and its held-out loss has stopped "
+            f"falling (at most {b.fit_steps} updates).",
+            flush=True,
+        )
+        with contextlib.ExitStack() as stack:
+            streams = [stack.enter_context(self._stream(job, at, b.fit_steps))]
+            saver, stop = self._saver(job, stack), stack.enter_context(preempt.Preemption())
+            bar = stack.enter_context(progress.Progress(b.fit_steps, f"fit {job.run}", at))
+            stack.enter_context(_plain_errors())
+            for now in range(at + 1, b.fit_steps + 1):
+                placed, scalars = self._critic(streams, placed, 0, True)
+                bar.update()
+                fitted = False
+                if now % b.fit_every == 0 or now == b.fit_steps:
+                    self._log(rec, [job], now, self.fleet.fetch(scalars, 1))
+                    (values,) = self.check_ratio(placed, [job])
+                    rec.scalars(now, values, job.run)
+                    error = float(values["heldout_calibration_error"])
+                    losses.append(float(values["heldout_loss"]))
+                    fitted = error <= b.fit_error and _settled(losses)
+                stopping = stop.should_stop(next(_TICKS))
+                if fitted or stopping or now % self.cfg.train.checkpoint_every == 0:
+                    seconds = meta["seconds"] + time.monotonic() - start
+                    about = {"fitted": fitted, "losses": losses, "settings": kept}
+                    (state,) = self.fleet.copies(placed, 1)
+                    saver.save(now, state, {**self._meta(job, seconds), **about})
+                if fitted:
+                    print(
+                        f"{job.run}: critic fitted after {now} updates; held-out calibration error "
+                        f"{error:.3f}, loss {losses[-1]:.3f} (log 2 = .693 knows nothing).",
+                        flush=True,
+                    )
+                    saver.close()
+                    parallel.wait("fitted")
+                    (state,) = self.fleet.fetch(placed, 1)
+                    return Trained(job, state, meta["seconds"] + time.monotonic() - start)
+                if stopping:
+                    saver.close()
+                    raise Preempted(now, self.workdir)
+        raise PrprError(
+            f"{job.run}: the critic's held-out calibration error is {error:.3f} after "
+            f"{b.fit_steps} updates, above config.base.fit_error = {b.fit_error:g}: raise that or "
+            "config.base.fit_steps, or lower config.critic.lr."
+        )
+
+
+def _settled(losses: Sequence[float], checks: int = 3) -> bool:
+    """Whether the best loss of the last `checks` is less than 1 % below the best before them."""
+    return len(losses) > checks and min(losses[-checks:]) > 0.99 * min(losses[:-checks])
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turns the two failures of devices that a user can mend into errors that say how."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        first = str(error).splitlines()[0][:200]
+        if "RESOURCE_EXHAUSTED" in first:
+            raise PrprError(
+                f"the devices' memory is full ({first}): raise config.train.accumulate, set "
+                "config.model.remat=true or model.dtype=bfloat16, or lower config.train.batch; "
+                "--plan says what fits."
+            ) from error
+        if jax.process_count() > 1:
+            raise PrprError(
+                f"process {jax.process_index()} of {jax.process_count()} ends: another process "
+                f"died, or the network failed ({first}). The same command, in all processes, "
+                "resumes from the last checkpoint."
+            ) from error
+        raise
