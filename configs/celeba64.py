@@ -5,9 +5,9 @@
 
 Data: TFDS `celeb_a`. Hardware, memory and time: add --plan, or --plan --probe.
 
-Settings: the paper's λ, rate, batch and critic steps; width 64 is the original's default. `:scratch`
-takes 95,000 steps, the paper's 300 epochs; the fine-tune a base as long and a fifth of that
-at each λ. They have not been run to the end here.
+Settings: the paper's λ, rate, batch and critic steps; width 64 is the original's default.
+`:scratch` takes 95,000 steps, the paper's 300 epochs; the fine-tune a base as long and a fifth of
+that at each λ. They have not been run to the end here.
 
 Arguments: `:scratch`; `:smoke` runs the same path in seconds, on a made-up copy of the data.
 """

@@ -1,4 +1,4 @@
-"""CIFAR-10: BigGAN at 32x32, fine-tuned at seven λ, or trained from scratch at each as in the paper.
+"""CIFAR-10: BigGAN at 32x32, fine-tuned at seven λ, or from scratch at each as in the paper.
 
     python experiments/finetune_biggan.py --config=configs/cifar10.py --config.data.path=TFDS_DIR
     python experiments/train_gan.py --config=configs/cifar10.py:scratch --config.data.path=TFDS_DIR

@@ -5,8 +5,8 @@
 Data: a folder of images of any size, or, faster, what scripts/prepare_data --resolution 256 made of
 it (--config.data.name=prepared). Hardware, memory and time: add --plan, or --plan --probe.
 
-Settings: the paper's λ, batch and critic steps. Its rate of 5e-5 is the base's; "then 1e-5 / 1e-6" is
-read as the critic's and the generator's in the fine-tune. A base of 34,000 steps (250 epochs
+Settings: the paper's λ, batch and critic steps. Its rate of 5e-5 is the base's; "then 1e-5 / 1e-6"
+is read as the critic's and the generator's in the fine-tune. A base of 34,000 steps (250 epochs
 at batch 128) and 10,000 steps at each λ (150 epochs at batch 256). They have not been run to
 the end here.
 
@@ -30,6 +30,7 @@ def get_config(argument: str = "") -> config.Config:
     cfg = config.defaults()
     cfg.name, cfg.lams = "ffhq256", LAMS
     cfg.data.name, cfg.data.resolution, cfg.data.flip = "folder", 256, True
+    cfg.data.classes = 1  # its folders of a thousand images are no classes
     cfg.model.generator_ch = cfg.model.critic_ch = 64
     cfg.model.dim_z, cfg.model.shared_dim, cfg.model.attention_at = 119, 128, (64,)
     cfg.base.steps, cfg.base.critic_steps = 34_000, 4

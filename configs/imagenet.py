@@ -1,4 +1,4 @@
-"""ImageNet at 128x128: the published BigGAN (ch 96), fine-tuned at five λ. This is the paper's setting.
+"""ImageNet at 128x128: the published BigGAN (ch 96), fine-tuned at five λ, as in the paper.
 
     scripts/convert_biggan --generator G.pth --ema G_ema.pth --critic D.pth --out weights/biggan128
     python experiments/finetune_biggan.py --config=configs/imagenet.py \\

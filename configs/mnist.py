@@ -1,4 +1,4 @@
-"""MNIST at 32x32: BigGAN, fine-tuned at four λ. (`--config.data.name=fashion_mnist` for the other.)
+"""MNIST at 32x32: BigGAN, fine-tuned at four λ; --config.data.name=fashion_mnist for the other.
 
     python experiments/finetune_biggan.py --config=configs/mnist.py --config.data.path=TFDS_DIR
 

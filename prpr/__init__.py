@@ -13,6 +13,7 @@ _MODULES = (
     "checkpoint",
     "cli",
     "config",
+    "convert",
     "data",
     "divergences",
     "errors",
@@ -24,7 +25,9 @@ _MODULES = (
     "numerics",
     "objectives",
     "parallel",
+    "planner",
     "plotting",
+    "preempt",
     "progress",
     "ratio",
     "record",
@@ -33,8 +36,11 @@ _MODULES = (
     "run",
     "sampling",
     "score",
+    "sweep",
     "theory_figures",
     "train",
+    "trainer",
+    "weights",
 )
 
 

@@ -35,6 +35,7 @@ def splits(cfg: config.Config) -> Splits:
         workers=d.workers,
         max_corrupt=d.max_corrupt,
         miniature=d.miniature,
+        classes=d.classes,
     )
     parts = Splits(
         *(

@@ -161,9 +161,10 @@ KNOBS: dict[str, Any] = {
         "path": Knob("", _text, "folder of the data; empty: where TFDS keeps its data sets"),
         "resolution": Knob(0, _whole(0), "side that images are resized to; 0: as stored"),
         "crop": Knob("center", _name("crop", lambda: ("center", "random")), "crop to a square"),
+        "classes": Knob(0, _whole(0), "number of classes that there must be; 0: as found"),
         "flip": Knob(False, _flag, "mirror every second training image, anew in every epoch"),
         "workers": Knob(0, _whole(0), "threads that decode images; 0: one a core"),
-        "prefetch": Knob(2, _whole(1), "batches prepared ahead"),
+        "prefetch": Knob(2, _whole(0), "batches prepared ahead; 0: none"),
         "max_corrupt": Knob(10, _whole(0), "images that may be unreadable before the run ends"),
         "miniature": Knob(
             False, _flag, "write and use a tiny made-up copy of the data set, for smoke tests"

@@ -268,7 +268,7 @@ class Fleet:
         the shape that was compiled; `fetch` drops the copies.
         """
         full = [*states, *[states[-1]] * (self.width - len(states))]
-        return jax.tree.map(lambda *leaves: jax.device_put(_stack(leaves), self._sharding), *full)
+        return jax.tree.map(lambda *leaves: _put(_stack(leaves), self._sharding), *full)
 
     def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Tree:
         """One batch a run, on the host -> what `map`'s functions take."""
@@ -334,7 +334,7 @@ class Team:
     def place(self, states: Sequence[Tree]) -> Tree:
         """The one state, copied to every device."""
         (state,) = states
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, self._replicated), state)
+        return jax.tree.map(lambda leaf: _put(leaf, self._replicated), state)
 
     def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Tree:
         """This process' part of the batch, cut over its devices; scalars go to each."""
@@ -361,6 +361,11 @@ class Team:
     def equal(self, state: Tree) -> bool:
         """Whether every device of every process holds the same bits."""
         return bool(self._same(state))
+
+
+def _put(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    # A copy: the state is donated to the step, and may share arrays with the base of other runs.
+    return jax.device_put(leaf, sharding, may_alias=False)
 
 
 def _stack(leaves: Sequence[Any]) -> Any:

@@ -204,6 +204,9 @@ def _plan(cfg: Any, want: Request, tracer: Any = None) -> tuple[Any, Any]:
     if want.probe:
         from prpr import probe as prober
 
+        last = tracer(todo[-1], items)
+        differs = estimate.disagreement(todo[-1], tracer.shape, items, last)
+        warnings += [differs] * bool(differs)
         times, notes = prober.timing(cfg, todo, devices)
     else:
         traced = {phase.name: tracer(phase, items) for phase in todo}

@@ -215,14 +215,14 @@ class Trainer:
         check_same(
             {k: saved.get(k) for k in shared}, {k: self._settings[k] for k in shared}, folder
         )
-        return Trained(job, state, float(meta.get("seconds", 0.0)))
+        return Trained(job, jax.device_get(state), float(meta.get("seconds", 0.0)))
 
     def _restored(self, job: Job) -> tuple[train.TrainState, float] | None:
         folder = self.folder(job)
         if checkpoint.latest(folder) is None:
             return None
         state, meta = checkpoint.restore(folder, self.like())
-        return state, float(meta.get("seconds", 0.0))
+        return jax.device_get(state), float(meta.get("seconds", 0.0))
 
     # ---- training ----------------------------------------------------------------------
 
@@ -454,7 +454,7 @@ class Trainer:
             check_same(meta.get("settings", {}), kept, folder)
             state, meta = checkpoint.restore(folder, self.like())
             if meta["fitted"]:
-                return Trained(job, state, float(meta["seconds"]))
+                return Trained(job, jax.device_get(state), float(meta["seconds"]))
         else:
             state, meta = begin(job), {"seconds": 0.0, "losses": []}
         at, losses, error = int(state.step), list(meta["losses"]), np.nan

@@ -114,8 +114,8 @@ def child(path: str) -> None:
     np.savez(path, results=np.stack(results), counts=np.array(counts))
 
 
-def start(code: str) -> subprocess.Popen:
-    """A Python of its own, with this folder on its path, that runs `code`."""
+def start(code: str, flags: str = "") -> subprocess.Popen:
+    """A Python of its own, with this folder on its path and these flags of XLA, to run `code`."""
     here = Path(__file__).parent
     lines = f"import sys; sys.path[:0] = [{str(here)!r}]; import conftest, test_parallel; {code}"
     return subprocess.Popen(
@@ -124,12 +124,7 @@ def start(code: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Compiling is nearly all of their time, and these programs run a few steps only.
-        env={
-            **os.environ,
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes",
-        },
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "XLA_FLAGS": flags},
     )
 
 
@@ -167,6 +162,8 @@ def test_two_devices_give_the_numbers_of_single_runs_with_one_compilation(tmp_pa
 # ---- one batch over devices and processes ---------------------------------------------------
 
 B, TEAM_STEPS = 16, 20
+# Compiling is nearly all of these children's time, and their programs run a few steps only.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes"
 
 
 def team_system(axis_name: str | None, accumulate: int = 1) -> train.System:
@@ -288,7 +285,7 @@ def teams(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     folder = tmp_path_factory.mktemp("teams")
     port = free_port()
     one, two = str(folder / "one.npz"), str(folder / "two.npz")
-    ((code, err),) = finish(start(f"test_parallel.team_child({one!r})"))
+    ((code, err),) = finish(start(f"test_parallel.team_child({one!r})", QUICK))
     assert code == 0, err
     ended = finish(*(start(f"test_parallel.process_child({two!r}, {port}, {i})") for i in range(2)))
     assert [code for code, _ in ended] == [0, 0], ended

@@ -198,8 +198,18 @@ def test_files_without_a_sweep_are_refused(tmp_path, body, words):
 @pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("configs/*.py")))
 def test_the_sweep_of_every_config_expands(name):
     path = str(ROOT / "configs" / name)
-    runs = tasks.expand(cli._load(path, "config"), tasks.points(path), "r")
+    cfg = cli._load(path, "config")
+    cfg.update_from_flattened_dict({"base.required": False})
+    runs = tasks.expand(cfg, tasks.points(path), "r")
     assert len({task.id for task in runs}) == len(runs) > 1
+
+
+def test_a_base_that_must_be_given_is_not_trained():
+    cfg = toy()
+    cfg.base.required = True
+    with pytest.raises(ConfigError, match=r"config\.base\.path is empty.*--config\.base\.path=DIR"):
+        expanded(grid(), cfg=cfg)
+    assert not any(task.is_base for task in expanded({**grid(), "base.path": "w"}, cfg=cfg))
 
 
 def test_a_task_survives_its_file(tmp_path):

@@ -44,7 +44,7 @@ class Converted(NamedTuple):
 
 def flat(tree: Any) -> names.Flat:
     """{"collection/module/leaf": value} of nested dictionaries."""
-    return traverse_util.flatten_dict(tree, sep="/")
+    return dict(traverse_util.flatten_dict(tree, sep="/"))  # pyright: ignore
 
 
 def _nested(leaf_of: Mapping[str, Any]) -> Any:

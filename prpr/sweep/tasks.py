@@ -191,6 +191,11 @@ def _runs_of(
 ) -> list[Task]:
     """The runs of one point; adds the base run that they need to `bases`."""
     base = cfg.base.path
+    if cfg.base.required and not base:
+        raise ConfigError(
+            "config.base.path is empty, and this configuration starts from pre-trained weights: "
+            "give --config.base.path=DIR, or train a base here with --config.base.required=false."
+        )
     if not base:
         base = base_id(cfg)
         seeds = tuple(sorted({*cfg.seeds, *(bases[base].seeds if base in bases else ())}))

@@ -5,7 +5,9 @@
     python -m pytest tests/peer/test_biggan_peer.py -m peer
 
 Outputs, u, σ and running moments agree to 1e-4 of the largest of their tensor in float32, in
-training and in evaluation; gradients of the hinge losses to 1e-3 of theirs.
+training and in evaluation. Gradients of the hinge losses, ours in float32, agree with the
+original's in float64 to 1e-3 of the norm of each tensor. (Its own float32 gradients do not always:
+a relu that rounding switches moved some of the 64 case by 1.4e-3, and ours by .5e-3.)
 """
 
 import ast
@@ -149,7 +151,7 @@ def test_parameter_counts_at_full_width(modules, resolution, deep):
         case |= {"G_attn": "32", "D_attn": "32"}
     # "meta" tensors have shapes and no memory.
     with torch.device("meta"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(originals, "fill", lambda module, seed: None)
+        patch.setattr(originals, "fill", lambda *_: None)
         made = originals.build(modules, {**case, "deep": deep})
     states = {
         name: {k: np.broadcast_to(np.float32(0), v.shape) for k, v in module.state_dict().items()}
