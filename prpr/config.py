@@ -176,6 +176,9 @@ KNOBS: dict[str, Any] = {
         "critic_ch": Knob(64, _whole(1), "channels (or width) of the critic"),
         "dim_z": Knob(128, _whole(1), "dimension of the latent z"),
         "shared_dim": Knob(128, _whole(1), "dimension of the shared class embedding"),
+        "output_ch": Knob(
+            0, _whole(0), "channels that the generator's last layer makes; 0: those of an image"
+        ),
         "depth": Knob(2, _whole(1), "hidden layers (mlp), blocks at one size (biggan_deep)"),
         "attention_at": Knob((), _tuple_of(_whole(1)), "sides at which attention is applied"),
         "generator_spectral_norm": Knob(True, _flag, "spectral norm in the generator"),

@@ -44,15 +44,21 @@ def _jobs(cfg: config.Config) -> list[Job]:
     return [Job(lam_name(lam), float(lam), seed) for seed in cfg.seeds for lam in cfg.lams]
 
 
-def _setup(cfg: config.Config, runs: int, cluster: parallel.Cluster | None) -> int:
-    """Devices to use; in several processes, all must have been given the same."""
+def _setup(cfg: config.Config, runs: int) -> int:
+    """Devices to use; all processes must have been given the same configuration."""
+    shared = cfg.train.layout == parallel.DATA
+    devices = parallel.setup(cfg.train.devices, 0 if shared else runs)
+    parallel.agree({"versions": record.versions(), **_flat(cfg.to_dict())})
+    return devices
+
+
+def _check(cfg: config.Config, cluster: parallel.Cluster | None) -> None:
+    """What can be refused before the other processes are waited for."""
+    config.validate(cfg)
     if cluster is not None and cfg.train.layout != parallel.DATA:
         raise ConfigError(
             f'config.train.layout = {cfg.train.layout!r} with --distributed: set it to "data".'
         )
-    devices = parallel.setup(cfg.train.devices, 0 if cfg.train.layout == parallel.DATA else runs)
-    parallel.agree({"versions": record.versions(), **_flat(cfg.to_dict())})
-    return devices
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "config.") -> dict[str, Any]:
@@ -79,7 +85,7 @@ def train_base(
     Raises:
       PrprError: see `build.check`, `Trainer.run`.
     """
-    config.validate(cfg)
+    _check(cfg, cluster)
     if not cfg.lams and "lam" in objectives.get(cfg.objective).dials:
         raise ConfigError(
             f"config.lams is empty and config.objective = {cfg.objective!r} needs a λ; name "
@@ -87,7 +93,7 @@ def train_base(
         )
     jobs = _jobs(cfg) or [Job("base", None, seed) for seed in cfg.seeds]
     with parallel.session(cluster):
-        devices = _setup(cfg, len(jobs), cluster)
+        devices = _setup(cfg, len(jobs))
         parts = build.check(cfg, devices)
         return _train_base(cfg, Path(workdir).expanduser(), jobs, devices, parts)
 
@@ -123,7 +129,7 @@ def finetune(
       CheckpointError: a base that is missing, damaged, or of another shape.
       PrprError: see `build.check`, `Trainer.run`.
     """
-    config.validate(cfg)
+    _check(cfg, cluster)
     jobs = _jobs(cfg)
     controls = [Job("control", None, seed) for seed in cfg.seeds if cfg.control]
     bases = [Job("base", None, seed) for seed in cfg.seeds]
@@ -137,7 +143,7 @@ def finetune(
             "--config.base.required=false."
         )
     with parallel.session(cluster):
-        devices = _setup(cfg, max(map(len, (jobs, controls, bases))), cluster)
+        devices = _setup(cfg, max(map(len, (jobs, controls, bases))))
         info = weights.read_info(home) if cfg.base.path and weights.is_weights(home) else None
         parts = build.check(cfg, devices)
         if info is not None:

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from prpr import config
+
 
 def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
@@ -38,3 +40,11 @@ def filled(module: nn.Module, *inputs: Any) -> Any:
 
 def count(tree: Any) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def configured(**model: Any) -> Any:
+    """A configuration with these knobs of the model; a BigGAN if no name is among them."""
+    cfg = config.defaults()
+    for key, value in {"name": "biggan", "critic_spectral_norm": True, **model}.items():
+        cfg.model[key] = value
+    return cfg

@@ -1,4 +1,4 @@
-"""Every model × properties of its shape, rows, classes and latents; sizes; options; errors."""
+"""Every model × properties of its shape, rows, classes and latents; errors."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from model_tools import count, filled, normal, shapes_of
+from model_tools import filled, normal
 
-from prpr import config, models, train
+from prpr import models, train
 from prpr.errors import ConfigError
-from prpr.models import architecture, biggan, layers
 
 Array = jax.Array
 
@@ -46,13 +45,6 @@ MODELS: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
 }
 STEPPED = ("mlp classes", "biggan 8", "biggan_deep 8")
 N = 4
-
-
-def configured(**model: Any) -> Any:
-    cfg = config.defaults()
-    for key, value in {"name": "biggan", "critic_spectral_norm": True, **model}.items():
-        cfg.model[key] = value
-    return cfg
 
 
 class Built(NamedTuple):
@@ -177,197 +169,6 @@ def test_one_step_lowers_the_loss_and_moves_every_parameter(built):
         assert before - after > 0.5 * 1e-2 * optax.tree.norm(gradient)
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
             assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
-
-
-# ---------------------------------------------------------------------------- sizes
-
-LABEL = jnp.zeros((1,), jnp.int32)
-
-
-def parameters(module: nn.Module, *inputs: Any) -> int:
-    return count(shapes_of(module, *inputs)["params"])
-
-
-# Counted with BigGAN-PyTorch's own classes: 3 image channels, 1000 classes (10 for the first two
-# rows), shared_dim 128, hierarchical unless told; BigGAN-deep with 2 blocks a stage. The original
-# has no critic at 512. None: not counted there.
-CIFAR = {"hierarchical": False, "shared_embedding": False}
-ORIGINAL: list[tuple[int, int, int, tuple[int, ...], dict[str, Any], int, int | None]] = [
-    (32, 64, 128, (), CIFAR, 4_304_387, 4_207_361),
-    (32, 64, 128, (), {"hierarchical": False}, 4_668_163, None),
-    (64, 64, 120, (32,), {}, 31_969_540, 20_571_842),
-    (128, 32, 120, (64,), {}, 8_543_300, 10_120_802),
-    (128, 96, 120, (64,), {}, 70_433_988, 87_982_370),
-    (256, 96, 119, (64,), {}, 82_108_548, 99_225_890),
-    (512, 64, 120, (64,), {}, 37_298_628, None),
-    (64, 128, 128, (32,), {"name": "biggan_deep"}, 49_829_636, 20_951_554),
-    (128, 128, 128, (64,), {"name": "biggan_deep"}, 50_244_484, 34_590_210),
-    (256, 128, 128, (64,), {"name": "biggan_deep"}, 55_736_708, 38_247_426),
-]
-
-
-@pytest.mark.parametrize(("side", "ch", "dim_z", "at", "model", "generator", "critic"), ORIGINAL)
-def test_parameters_are_as_many_as_the_originals(side, ch, dim_z, at, model, generator, critic):
-    cfg = configured(
-        **{"dim_z": dim_z, "generator_ch": ch, "critic_ch": ch, "attention_at": at, **model}
-    )
-    nets = models.build(cfg, (side, side, 3), 10 if side == 32 else 1000)
-    assert parameters(nets[0], jnp.zeros((1, dim_z)), LABEL) == generator
-    if critic is not None:
-        assert parameters(nets[1], jnp.zeros((1, side, side, 3)), LABEL) == critic
-
-
-@pytest.mark.parametrize("name", ["biggan", "biggan_deep"])
-@pytest.mark.parametrize("side", architecture.ARCHITECTURES)
-def test_every_resolution_makes_and_takes_its_images(side, name):
-    """Shapes only: the widest take minutes to compute."""
-    slots = len(architecture.ARCHITECTURES[side].generator_in) + 1
-    at = (side // 2,) if side > 8 else (8,)
-    cfg = configured(
-        name=name, dim_z=2 * slots, generator_ch=8, critic_ch=8, attention_at=at, remat=True
-    )
-    generator, critic = models.build(cfg, (side, side, 3), 4)
-    z, x = jnp.zeros((2, 2 * slots)), jnp.zeros((2, side, side, 3))
-    y = jnp.zeros((2,), jnp.int32)
-    made, judged = shapes_of(generator, z, y), shapes_of(critic, x, y)
-
-    def out(module: nn.Module, variables: Any, inputs: Any) -> Any:
-        return jax.eval_shape(lambda v: module.apply(v, inputs, y, train=False), variables)
-
-    assert out(generator, made, z).shape == (2, side, side, 3)
-    assert out(critic, judged, x).shape == (2,)
-    # The generator's side doubles from 4 with every stage; one attention a side and network.
-    blocks = architecture.generator_blocks(side)
-    assert [b.side for b in blocks] == [8 * 2**i for i in range(len(blocks))]
-    assert blocks[-1].side == side
-    assert sum(name.startswith("attention") for name in made["params"]) == 1
-    assert architecture.critic_blocks(side)[-1].side == (8 if side == 32 else 4)
-
-
-def test_the_critic_mirrors_the_generator_from_128_on():
-    """So the row for 512, whose critic the original lacks, follows from its generator's."""
-    for side in (128, 256, 512):
-        arch = architecture.ARCHITECTURES[side]
-        assert arch.critic_out == (1, *reversed(arch.generator_in))
-        assert arch.generator_out[:-1] == arch.generator_in[1:]
-
-
-# ---------------------------------------------------------------------------- options
-
-SMALL = {"dim_z": 4, "generator_ch": 8, "critic_ch": 8, "shared_dim": 5, "attention_at": (8,)}
-
-
-def pair(**model: Any) -> tuple[nn.Module, nn.Module]:
-    return models.build(configured(**{**SMALL, **model}), (8, 8, 1), 3)
-
-
-Z, X, Y = normal(15, N, 4), np.tanh(normal(16, N, 8, 8, 1)), np.array([0, 1, 2, 0], np.int32)
-
-
-def values_and_gradients(generator: nn.Module, critic: nn.Module) -> Any:
-    """Outputs in training mode, what moved, and gradients of random sums, of both networks."""
-    out = []
-    for module, inputs in ((generator, Z), (critic, X)):
-        variables = filled(module, inputs, Y)
-
-        def loss(params: Any, module=module, inputs=inputs, variables=variables) -> Any:
-            mutable = [k for k in variables if k != "params"]
-            y, moved = module.apply(
-                {**variables, "params": params}, inputs, Y, train=True, mutable=mutable
-            )
-            return (y * normal(17, *y.shape)).sum(), (y, moved)
-
-        out.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]))
-    return out
-
-
-@pytest.mark.parametrize("name", ["biggan", "biggan_deep"])
-def test_rematerialisation_changes_memory_only(name):
-    plain = values_and_gradients(*pair(name=name))
-    remat = pair(name=name, remat=True)
-    again = values_and_gradients(*remat)
-    assert jax.tree.structure(plain) == jax.tree.structure(again)
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5 * max(1.0, np.abs(a).max()))
-    # And it does recompute: the primitive is there, once a block.
-    variables = filled(remat[0], Z, Y)
-    trace = jax.make_jaxpr(lambda v: remat[0].apply(v, Z, Y, train=False))(variables)
-    n = sum(eqn.primitive.name.startswith(("remat", "checkpoint")) for eqn in trace.eqns)
-    assert n == (1 if name == "biggan" else 2)
-
-
-@pytest.mark.parametrize("name", ["biggan", "biggan_deep"])
-def test_bfloat16_computes_near_float32_and_keeps_float32(name):
-    wide, narrow = pair(name=name), pair(name=name, dtype="bfloat16")
-    for a, b, inputs in zip(wide, narrow, (Z, X), strict=True):
-        variables = filled(a, inputs, Y)
-        assert shapes_of(a, inputs, Y) == shapes_of(b, inputs, Y)  # dtypes included
-        mutable = [k for k in variables if k != "params"]
-        expected, _ = a.apply(variables, inputs, Y, train=True, mutable=mutable)
-        got, moved = b.apply(variables, inputs, Y, train=True, mutable=mutable)
-        leaves = [got, *jax.tree.leaves(moved)]
-        assert {leaf.dtype.name for leaf in leaves} == {"float32"}
-        error = np.abs(got - expected).max() / np.abs(expected).max()
-        assert 1e-6 < error < 0.05  # not equal: something was computed in bfloat16
-    trace = str(jax.make_jaxpr(lambda v: b.apply(v, X, Y, train=False))(variables))
-    products = [t for t in trace.splitlines() if "conv_general_dilated" in t]
-    assert products
-    assert all("bf16" in t for t in products)
-
-
-def test_a_plain_composition_gives_the_same_network():
-    fused = pair()
-    plain = [m.clone(style=layers.Style(fused=False)) for m in fused]
-    a, b = values_and_gradients(*fused), values_and_gradients(*plain)
-    for got, expected in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(got, expected, atol=1e-4 * max(1.0, np.abs(expected).max()))
-
-
-def test_without_hierarchy_blocks_see_the_class_only():
-    flat = pair(hierarchical=False)[0]
-    params = shapes_of(flat, Z, Y)["params"]
-    assert params["linear"]["w"]["kernel"].shape == (4, 8 * 16)
-    assert params["block0"]["norm1"]["gain"]["w"]["kernel"].shape == (5, 8)
-    tables = shapes_of(pair(hierarchical=False, shared_embedding=False)[0], Z, Y)
-    assert "shared" not in tables["params"]
-    assert tables["params"]["block0"]["norm1"]["gain"]["w"]["kernel"].shape == (3, 8)
-    assert "gain" not in tables["spectral"]["block0"].get("norm1", {})
-
-
-def test_knobs_reach_every_layer():
-    """ε, initialisation and the devices' axis, each found in the style of both networks."""
-    cfg = configured(**SMALL, sn_eps=1e-4, bn_eps=1e-3, init="xavier", dtype="bfloat16")
-    generator, critic = models.build(cfg, (8, 8, 1), 3, axis_name="devices")
-    expected = layers.Style(True, 1e-4, 1e-3, "xavier", "bfloat16", "devices")
-    assert generator.style == critic.style == expected
-    cfg = configured(**SMALL, generator_spectral_norm=False)
-    generator, critic = models.build(cfg, (8, 8, 1), 3)
-    assert not generator.style.spectral_norm
-    assert critic.style.spectral_norm
-
-
-def test_the_last_convolution_may_make_more_channels_than_the_image_has():
-    """As BigGAN-deep on TensorFlow Hub: σ is that of all, the image is the first ones."""
-    make = biggan.Generator(8, 3, 3, ch=8, dim_z=4, shared_dim=5, deep=True, depth=2)
-    wide = make.clone(output_ch=8)
-    variables = filled(wide, Z, Y)
-    kernel = variables["params"]["conv_out"]["w"]["kernel"]
-    assert kernel.shape == (3, 3, 8, 8)
-    out = wide.apply(variables, Z, Y, train=False)
-    assert out.shape == (N, 8, 8, 3)
-    variables["params"]["conv_out"]["w"]["kernel"] = kernel * np.where(np.arange(8) < 3, 1, 0)
-    assert np.abs(wide.apply(variables, Z, Y, train=False) - out).max() > 1e-4
-
-
-def test_deep_attention_stands_at_the_end_of_a_stage():
-    """Where the original has it, and TensorFlow Hub's: after blocks 2 i + 1, once a side."""
-    cfg = configured(name="biggan_deep", **{**SMALL, "attention_at": (64,)})
-    generator, critic = models.build(cfg, (128, 128, 3), 3)
-    made = shapes_of(generator, Z, Y)["params"]
-    judged = shapes_of(critic, jnp.zeros((N, 128, 128, 3)), Y)["params"]
-    assert [name for name in made if "attention" in name] == ["attention7"]
-    assert [name for name in judged if "attention" in name] == ["attention1"]
-    assert sum("block" in name for name in made) == 10
 
 
 # ---------------------------------------------------------------------------- errors

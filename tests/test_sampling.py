@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from model_tools import filled
 
 from prpr import objectives, ratio, sampling, train
 from prpr.errors import DataError
-from prpr.models import small
+from prpr.models import biggan, layers, small
 
 KEY = jax.random.key(3)
 
@@ -91,3 +92,55 @@ def test_samples_that_are_not_finite_are_an_error():
     # Padding rows (latent 0, so 0/0) are not counted.
     with pytest.raises(DataError, match="3 of 3 samples"):
         sampling.sample(system, broken, LABELS[:3], KEY, batch=7)
+
+
+class Normed(nn.Module):
+    """A batch norm of images made of its latent, so that the moments are known."""
+
+    @nn.compact
+    def __call__(self, z: jax.Array, y: jax.Array, *, train: bool) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (), jnp.float32)
+        x = (scale * z + y[:, None].astype(z.dtype))[:, None, None, :]
+        return layers.PlainBatchNorm(name="norm_out")(x, train=train)[:, 0, 0]
+
+
+def test_standing_statistics_are_means_over_batches_of_samples():
+    system, net = system_of(Normed())
+    net = jax.tree.map(lambda leaf: leaf + 3.0, net)
+    got = sampling.standing_statistics(system, net, KEY, batches=3, batch=40, truncation=0.5)
+    batches = []
+    for i in range(3):
+        k_z, k_y = jax.random.split(jax.random.fold_in(KEY, i))
+        y = np.asarray(jax.random.randint(k_y, (40,), 0, 3))
+        assert set(y.tolist()) == {0, 1, 2}
+        batches.append(4.0 * np.asarray(sampling.latents(k_z, 40, 2, 0.5)) + y[:, None])
+    moments = got.extra["batch_stats"]["norm_out"]["norm"]
+    np.testing.assert_allclose(moments["mean"], np.mean([b.mean(0) for b in batches], 0), rtol=1e-5)
+    np.testing.assert_allclose(moments["var"], np.mean([b.var(0) for b in batches], 0), rtol=1e-5)
+    np.testing.assert_array_equal(got.params["scale"], net.params["scale"])
+    assert jax.tree.structure(got) == jax.tree.structure(net)
+    # What the moments were does not matter.
+    again = sampling.standing_statistics(system, got, KEY, batches=3, batch=40, truncation=0.5)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_standing_statistics_of_a_biggan_move_its_moments_only_and_compile_once():
+    generator = biggan.Generator(8, 3, 1, ch=2, dim_z=2, shared_dim=3)
+    system, _ = system_of(Echo())
+    system = system._replace(generator=generator)
+    net = train.split(filled(generator, np.zeros((2, 2), np.float32), np.zeros(2, np.int32)))
+    before = sampling._batch_moments._cache_size()
+    got = sampling.standing_statistics(system, net, KEY, batches=2, batch=16)
+    sampling.standing_statistics(system, got, jax.random.key(8), batches=3, batch=16)
+    assert sampling._batch_moments._cache_size() == before + 1
+    assert jax.tree.structure(got) == jax.tree.structure(net)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(got):
+        old = dict(jax.tree_util.tree_leaves_with_path(net))[path]
+        moves = "batch_stats" in jax.tree_util.keystr(path)
+        assert (np.abs(leaf - old).max() > 0) == moves, jax.tree_util.keystr(path)
+
+
+def test_without_batch_norm_there_is_nothing_to_do():
+    system, net = system_of(Echo())
+    assert sampling.standing_statistics(system, net, KEY) is net

@@ -129,7 +129,7 @@ def test_processes_that_disagree_on_a_knob_end_before_anything_is_written(begin,
     ("options", "says"),
     [
         (["--config.train.batch=15", "--config.train.devices=2"], "multiple of 2.*14 is"),
-        (["--config.train.devices=64"], "devices = 64"),
+        (["--config.train.devices=64"], "multiple of 64"),
         (["--coordinator=localhost:1"], "go together"),
         (["--distributed", "--config.train.layout=runs"], 'set it to "data"'),
     ],
