@@ -35,7 +35,8 @@ def ours(size: dict[str, Any], dtype: str, fused: bool) -> tuple[dict[str, Calla
     import numpy as np
 
     from prpr import build as building
-    from prpr import config, data, flops, parallel, train
+    from prpr import config, data, parallel, train
+    from prpr.planner import flops
 
     cfg = config.defaults()
     hier = size["resolution"] > 32

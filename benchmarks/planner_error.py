@@ -19,7 +19,8 @@ from typing import Any
 
 import jax
 
-from prpr import config, device_table, estimate, flops, planner, run, train
+from prpr import config, planner, run, train
+from prpr.planner import device_table, estimate, flops
 
 
 def digits() -> tuple[str, Any]:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prpr import flops, footprint
 from prpr.errors import PrprError
+from prpr.planner import flops, footprint
 
 F32 = jnp.float32
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from model_tools import filled, normal
+from model_tools import configured, filled, normal
 
 from prpr import models, train
 from prpr.errors import ConfigError
@@ -182,6 +182,7 @@ def test_one_step_lowers_the_loss_and_moves_every_parameter(built):
         ((8, 8, 1), {"name": "mlp"}, "config.model.name = 'mlp' makes points"),
         ((2,), {"name": "biggan_deep"}, "config.model.name = 'biggan_deep' makes square images"),
         ((2,), {"name": "mlp", "dtype": "bfloat16"}, "config.model.dtype = 'bfloat16'"),
+        ((8, 8, 3), {"output_ch": 2}, "config.model.output_ch = 2: the images have 3 channels"),
         ((8, 16, 1), {}, "square images, and the data's are 8 x 16"),
         ((16, 16, 1), {}, "unknown BigGAN resolution 16"),
         ((8, 8, 1), {"dim_z": 5}, "config.model.dim_z = 5: must be a multiple of 2"),

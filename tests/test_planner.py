@@ -9,9 +9,10 @@ import jax
 import pytest
 from absl import flags
 
-from prpr import card, cli, config, device_table, estimate, footprint, planner, record, tradeoff
-from prpr.card import Range
+from prpr import cli, config, planner, record
 from prpr.errors import ConfigError
+from prpr.planner import card, device_table, estimate, footprint, tradeoff
+from prpr.planner.card import Range
 
 ROOT = Path(__file__).parents[1]
 
@@ -294,7 +295,7 @@ def test_the_command_prints_and_writes_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_a_probe_measures(monkeypatch, tmp_path):
-    from prpr import probe
+    from prpr.planner import probe
 
     bursts = probe.bursts
     monkeypatch.setattr(probe, "bursts", lambda call, *_: bursts(call, 2, 1e-3))
@@ -308,7 +309,7 @@ def test_a_probe_measures(monkeypatch, tmp_path):
 
 
 def test_spread_widens_what_was_measured():
-    from prpr import probe
+    from prpr.planner import probe
 
     assert probe.spread([1.0, 2.0, 4.0]) == Range(0.85, 2.0, 4.0 * 1.15)
 

@@ -61,10 +61,9 @@ def _biggan(
     architecture.check(shape, m.dim_z, split_z=m.hierarchical and not deep)
     architecture.check_attention(shape[0], m.attention_at, deep)
     architecture.check_width(shape[0], m.attention_at, m.generator_ch, m.critic_ch, deep)
-    output_ch = m.get("output_ch", 0)
-    if 0 < output_ch < shape[-1]:
+    if 0 < m.output_ch < shape[-1]:
         raise ConfigError(
-            f"config.model.output_ch = {output_ch}: the images have {shape[-1]} channels; use "
+            f"config.model.output_ch = {m.output_ch}: the images have {shape[-1]} channels; use "
             "at least as many, or 0 for just them."
         )
 
@@ -87,7 +86,7 @@ def _biggan(
         shared_dim=m.shared_dim,
         hierarchical=m.hierarchical,
         shared_embedding=m.shared_embedding,
-        output_ch=output_ch,
+        output_ch=m.output_ch,
         style=style(m.generator_spectral_norm),
     )
     return generator, biggan.Critic(**shared, ch=m.critic_ch, style=style(m.critic_spectral_norm))

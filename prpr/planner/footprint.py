@@ -1,6 +1,6 @@
 """Memory of a flat program, and the traffic of its kernels: what a compiler would make of it.
 
-Two models bracket what XLA does with the program of `prpr.flops`:
+Two models bracket what XLA does with the program of `prpr.planner.flops`:
 
   fused    only these values get memory: inputs, outputs, and what a matrix product,
            convolution, reduction, gather or loop reads or writes. Everything between them is
@@ -16,7 +16,7 @@ adds workspace of its own, which no model here knows.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from prpr.flops import Program
+from prpr.planner.flops import Program
 
 
 class Kernel(NamedTuple):

@@ -11,10 +11,11 @@
     card = planner.plan(cfg, device="h100-sxm", devices=8, price=3.5)
     print(card); card.to_json()
 
-On paper: arithmetic and traffic are counted exactly on the traced updates (`prpr.flops`,
-`prpr.footprint`) and divided by peak rates (`prpr.device_table`) at an assumed utilisation; every
-assumption is printed. A probe times the updates themselves (`prpr.probe`). Nothing is written to
-the workdir, and no data set on disk is read without --probe.
+On paper: arithmetic and traffic are counted exactly on the traced updates (`prpr.planner.flops`,
+`prpr.planner.footprint`) and divided by peak rates (`prpr.planner.device_table`) at an assumed
+utilisation; every assumption is printed. A probe times the updates themselves
+(`prpr.planner.probe`). Nothing is written to the workdir, and no data set on disk is read without
+--probe.
 """
 
 import re
@@ -103,7 +104,7 @@ def _text(cards: list[Any]) -> str:
     """One or two pages whole, more as a table with what they all assume."""
     if len(cards) < 3:
         return "\n\n".join(map(str, cards))
-    from prpr import card
+    from prpr.planner import card
 
     shared = [text for text in cards[0].assumptions if all(text in c.assumptions for c in cards)]
     lines = [card.table(cards), "peaks and their sources: prpr/device_table.py"]
@@ -118,7 +119,7 @@ def parse_devices(text: str) -> list[tuple[str, int]]:
     Raises:
       ConfigError: not such a list, or a name that the table does not have.
     """
-    from prpr import device_table
+    from prpr.planner import device_table
 
     if text.strip() == "all":
         return [(name, 1) for name in device_table.DEVICES]
@@ -179,7 +180,8 @@ def plan(
 
 def _plan(cfg: Any, want: Request, tracer: Any = None) -> tuple[Any, Any]:
     """The card, and what was traced for it, of use for other devices."""
-    from prpr import build, config, estimate, parallel
+    from prpr import build, config, parallel
+    from prpr.planner import estimate
 
     config.validate(cfg)
     _check_money(want.price, want.budget)
@@ -202,7 +204,7 @@ def _plan(cfg: Any, want: Request, tracer: Any = None) -> tuple[Any, Any]:
             "shares out the batch of one run"
         )
     if want.probe:
-        from prpr import probe as prober
+        from prpr.planner import probe as prober
 
         last = tracer(todo[-1], items)
         differs = estimate.disagreement(todo[-1], tracer.shape, items, last)
@@ -238,7 +240,8 @@ def _plan(cfg: Any, want: Request, tracer: Any = None) -> tuple[Any, Any]:
 
 def _device(cfg: Any, want: Request, runs: int) -> tuple[Any, int]:
     """The row and the number of devices that are asked for; "this" is set up as a run would."""
-    from prpr import device_table, parallel
+    from prpr import parallel
+    from prpr.planner import device_table
 
     if want.device != "this":
         return device_table.get(want.device), max(want.devices, 1)
@@ -250,7 +253,8 @@ def _memory(
     cfg: Any, todo: Any, tracer: Any, row: Any, devices: int, items: int
 ) -> tuple[Any, Any, list[str]]:
     """Memory of the configured batch, the largest that fits, and warnings."""
-    from prpr import estimate, flops, parallel
+    from prpr import parallel
+    from prpr.planner import estimate, flops
 
     sharing = devices if row.name.startswith("this (cpu") else 1
     snapshot = cfg.train.layout == parallel.DATA
@@ -293,7 +297,7 @@ def _card(
     """Puts the card together: `share` devices share a batch, `width` runs go side by side."""
     import jax
 
-    from prpr import card, estimate, flops, tradeoff
+    from prpr.planner import card, estimate, flops, tradeoff
 
     last = todo[-1]
     critic, generator = times.updates[last.name]
@@ -342,7 +346,7 @@ def _check_money(price: float | None, budget: float | None) -> None:
 
 def _paper(row: Any) -> list[str]:
     """The assumptions of an estimate on paper."""
-    from prpr import device_table, estimate
+    from prpr.planner import device_table, estimate
 
     low, high = row.utilisation
     share = row.bandwidth_share

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prpr import build, checkpoint, config, data, parallel, sampling, score, train
-from prpr.card import ZERO, Range, between
-from prpr.estimate import Phase, Timing
+from prpr.planner.card import ZERO, Range, between
+from prpr.planner.estimate import Phase, Timing
 
 MARGIN = 0.15
 BURSTS, BURST_SECONDS = 7, 0.5  # of each kind of update

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prpr import config, record
-from prpr.card import Budget, Range, Rejection, total
 from prpr.errors import DataError
-from prpr.estimate import Phase, Timing
+from prpr.planner.card import Budget, Range, Rejection, total
+from prpr.planner.estimate import Phase, Timing
 
 ACCEPTANCES = (0.5, 0.2, 0.1)  # examples, where nothing is recorded
 

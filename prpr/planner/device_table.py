@@ -22,7 +22,7 @@ on these devices. `--plan --probe` measures instead of assuming.
 from typing import NamedTuple
 
 from prpr.errors import unknown_name
-from prpr.flops import HIGHEST
+from prpr.planner.flops import HIGHEST
 
 UTILISATION = (0.20, 0.45)  # of peak FLOP/s in matrix products and convolutions: an assumption
 BANDWIDTH = (0.50, 0.85)  # of peak bytes/s in everything else: an assumption

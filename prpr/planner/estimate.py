@@ -4,13 +4,13 @@
     phases = estimate.phases(cfg, "finetune")    # base, control and λ runs
     timing = estimate.timing(cfg, phases, shape, device, devices)
 
-An update's seconds on paper are a roofline over the kernels of its program (`prpr.footprint`),
-each bounded by arithmetic or by memory, whichever is slower:
+An update's seconds on paper are a roofline over the kernels of its program
+(`prpr.planner.footprint`), each bounded by arithmetic or by memory, whichever is slower:
 
     low   Σ max(FLOPs / (u_high · peak), bytes_fused / (s_high · bandwidth)) + kernels · launch_low
     high  Σ max(FLOPs / (u_low · peak), bytes_unfused / (s_low · bandwidth)) + kernels · launch_high
 
-with utilisations u and shares s of `prpr.device_table`; the middle is their geometric mean.
+with utilisations u and shares s of `prpr.planner.device_table`; the middle is their geometric mean.
 """
 
 import math
@@ -22,10 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prpr import build, config, flops, footprint, parallel, train, weights
-from prpr.card import ZERO, Largest, Memory, Range, between
-from prpr.device_table import DISPATCH, Device
+from prpr import build, config, parallel, train, weights
 from prpr.errors import ConfigError, DataError
+from prpr.planner import flops, footprint
+from prpr.planner.card import ZERO, Largest, Memory, Range, between
+from prpr.planner.device_table import DISPATCH, Device
 
 # Activations, measured against XLA's own allocation on a CPU for the digits, toy and 32 x 32
 # configurations: 1.1 to 1.8 times the estimate (benchmarks/planner_error.py prints them).
