@@ -287,7 +287,9 @@ def teams(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     one, two = str(folder / "one.npz"), str(folder / "two.npz")
     ((code, err),) = finish(start(f"test_parallel.team_child({one!r})", QUICK))
     assert code == 0, err
-    ended = finish(*(start(f"test_parallel.process_child({two!r}, {port}, {i})", QUICK) for i in range(2)))
+    ended = finish(
+        *(start(f"test_parallel.process_child({two!r}, {port}, {i})", QUICK) for i in range(2))
+    )
     assert [code for code, _ in ended] == [0, 0], ended
     found: dict[str, dict[str, np.ndarray]] = {"processes": dict(np.load(two))}
     for key, value in np.load(one).items():
