@@ -44,10 +44,7 @@ def get_config(argument: str = "") -> config.Config:
         cfg.name = "celeba64-scratch"
         cfg.train.steps, cfg.train.warmup, cfg.critic.scale = 95_000, 0, 1.0
         cfg.generator.ema_start = 1000
-    if argument == "smoke":
-        cfg.model.dim_z, cfg.model.shared_dim = 10, 8
-        return config.shrink(cfg)
-    return cfg
+    return config.shrink(cfg) if argument == "smoke" else cfg
 
 
 def sweep() -> Iterator[dict[str, Any]]:

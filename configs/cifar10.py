@@ -46,7 +46,10 @@ def get_config(argument: str = "") -> config.Config:
         cfg.name = "cifar10-scratch"
         cfg.train.steps, cfg.train.warmup, cfg.critic.scale = 88_000, 0, 1.0
         cfg.generator.ema_start = 1000
-    return config.shrink(cfg) if argument == "smoke" else cfg
+    if argument == "smoke":
+        cfg = config.shrink(cfg)
+        cfg.train.accumulate = 2
+    return cfg
 
 
 def sweep() -> Iterator[dict[str, Any]]:

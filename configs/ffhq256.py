@@ -11,7 +11,7 @@ at batch 128) and 10,000 steps at each λ (150 epochs at batch 256). They have n
 the end here.
 
 Arguments: `:base` is the base run's own configuration (train_gan.py); `:smoke` runs the same
-path in seconds, at 64x64 on a made-up copy of the data.
+path in seconds, small, on a made-up copy of the data.
 """
 
 from collections.abc import Iterator
@@ -47,10 +47,7 @@ def get_config(argument: str = "") -> config.Config:
     if argument == "base":
         cfg.train.batch = 128
         return config.base_of(cfg)
-    if argument == "smoke":
-        cfg.data.resolution, cfg.model.dim_z, cfg.model.shared_dim = 64, 10, 8
-        return config.shrink(cfg)
-    return cfg
+    return config.shrink(cfg) if argument == "smoke" else cfg
 
 
 def sweep() -> Iterator[dict[str, Any]]:

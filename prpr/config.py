@@ -283,6 +283,10 @@ KNOBS: dict[str, Any] = {
         "repeats": Knob(1, _whole(1), "independent sets of n_fake samples, scores averaged"),
         "level": Knob(0.95, _number(0, 1, low_open=True, high_open=True), "of the intervals"),
         "truncation": Knob(0.0, _number(0), "|z| bound in sampling; 0: none"),
+        "batch": Knob(256, _whole(1), "samples drawn at once, at most"),
+        "standing": Knob(
+            0, _whole(0), "batches that moments are taken from before sampling; 0: running moments"
+        ),
     },
 }
 
@@ -371,21 +375,26 @@ def _with_base_recipe(cfg: Config) -> Config:
     return out
 
 
-def shrink(cfg: Config) -> Config:
+def shrink(cfg: Config, resolution: int = 32) -> Config:
     """The same run in seconds, for `:smoke`: a made-up copy of the data, toy width, few steps.
 
-    What stays is the path through the code: data format, resolution, model, losses, layout.
+    What stays is the path through the code: data format, model, losses, layout.
     """
     out = cfg.copy_and_resolve_references()
     out.name = f"{cfg.name}-smoke"
     out.lams = tuple(cfg.lams[:: max(len(cfg.lams) - 1, 1)])
     out.data.miniature, out.data.path, out.data.workers = True, "", 1
-    # Attention needs 8 channels where it is applied.
-    out.model.generator_ch = out.model.critic_ch = 8 if cfg.model.attention_at else 4
+    out.data.resolution = resolution
+    # 20 is a multiple of the slots of z at 32x32 and at 64x64.
+    out.model.generator_ch = out.model.critic_ch = 4
+    out.model.dim_z, out.model.shared_dim = 20, 8
+    if cfg.model.attention_at:  # which needs 8 channels
+        out.model.attention_at = (resolution // 2,)
+        out.model.generator_ch = out.model.critic_ch = 8
     out.base.required = False
     out.base.steps, out.train.steps, out.train.warmup = 2, 2, 1
     out.base.critic_steps = out.critic.steps = 1
-    out.train.batch, out.train.accumulate = 8, 2
+    out.train.batch = 8
     out.train.log_every = out.train.diagnose_every = out.train.replica_check_every = 1
     out.train.checkpoint_every, out.train.diagnose_size = 2, 16
     out.score.encoder, out.score.repeats = "pixels", 1

@@ -251,7 +251,7 @@ def _finish(
     scorer = score.Scorer(cfg, parts, folder)
     with progress.Progress(len(results), desc="score") as bar:
         for trainer, (job, state, _) in results:
-            scorer.add(trainer.system, job.name, job.lam, job.seed, state.ema)
+            scorer.add(trainer.alone, job.name, job.lam, job.seed, state.ema)
             bar.update()
     trained = sum(item.seconds for _, item in results)
     summary = scorer.summary(round(trained + time.monotonic() - start, 2))

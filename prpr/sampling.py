@@ -50,7 +50,7 @@ def sample(
       labels: (N,) int classes to draw.
       key: of the latents.
       truncation: bound on |z|; 0 for none.
-      batch: samples drawn at once; the last batch is padded.
+      batch: samples drawn at once, at most; the last batch is padded.
 
     Returns:
       (N, ...) float32.
@@ -59,6 +59,7 @@ def sample(
       DataError: if a sample is NaN or infinite.
     """
     n = len(labels)
+    batch = min(batch, n)
     z = np.asarray(latents(key, n, system.dim_z, truncation))
     pad = -n % batch
     z = np.concatenate([z, np.zeros((pad, system.dim_z), z.dtype)])

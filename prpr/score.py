@@ -93,9 +93,13 @@ class Scorer:
         # Labels as they are held out, so that classes weigh as they do in the data.
         labels = np.resize(self.held_out.labels, self.n_fake)
         labels = np.tile(labels, self.cfg.score.repeats)
-        key, truncation = jax.random.key(_LATENTS), self.cfg.score.truncation
+        key, s = jax.random.key(_LATENTS), self.cfg.score
+        drawn = {"truncation": s.truncation, "batch": s.batch}
+        if s.standing:
+            moments = jax.random.fold_in(key, 1)
+            net = sampling.standing_statistics(system, net, moments, batches=s.standing, **drawn)
         try:
-            x = sampling.sample(system, net, labels, key, truncation=truncation)
+            x = sampling.sample(system, net, labels, key, **drawn)
         except DataError as error:
             raise DataError(f"{name}-seed{seed}: {error}") from error
         self._row(name, lam, seed, _store(self._path(name, seed), x, labels))

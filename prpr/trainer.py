@@ -128,10 +128,10 @@ class Trainer:
         self._settings = {**settings(cfg), "data.size": parts.train.size}
         self._batches: dict[int, data.Batches] = {}
         self._bases: Mapping[int, int] = {}
-        # Initial states are those of one device: nothing is mapped yet.
-        alone = build.system(cfg, parts.train)
+        # For what is not mapped: initial states, samples.
+        self.alone = build.system(cfg, parts.train)
         example = jnp.zeros((2, *parts.train.shape), jnp.float32)
-        self._fresh = lambda key, dials: train.init(alone, key, example, dials)
+        self._fresh = lambda key, dials: train.init(self.alone, key, example, dials)
         self._init = jax.jit(self._fresh)
         # Each program is compiled once, for all λ and seeds; see train.make_step.
         self._critic_update = self.fleet.map(

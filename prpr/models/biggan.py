@@ -79,7 +79,7 @@ class Generator(nn.Module):
         h = jax.nn.relu(layers.PlainBatchNorm(style, name="norm_out")(h, train=train))
         last = layers.Conv(self.output_ch or self.image_channels, style=style, name="conv_out")
         h = last(h, train=train)[..., : self.image_channels]
-        return jnp.tanh(h.astype(jnp.float32))
+        return jnp.tanh(h.astype(self.style.wide.dtype))
 
     def _conditions(self, z: Array, y: Array, n: int, train: bool) -> tuple[Array, Sequence[Array]]:
         """What the first layer sees, and what each of the n blocks' batch norms see."""
@@ -113,7 +113,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, y: Array, *, train: bool) -> Array:
-        style, wide = self.style, self.style.float32
+        style, wide = self.style, self.style.wide
         depth = self.depth if self.deep else 1
         kind = blocks.DeepCriticBlock if self.deep else blocks.CriticBlock
         make = _block(kind, self.remat, 2)
@@ -127,7 +127,7 @@ class Critic(nn.Module):
             h = make(features, block.resampled, style, **first, name=f"block{i}")(h, train)
             if block.last and block.side in self.attention_at:
                 h = layers.Attention(style, name=f"attention{i}")(h, train=train)
-        h = jax.nn.relu(h).astype(jnp.float32).sum((1, 2))
+        h = jax.nn.relu(h).astype(wide.dtype).sum((1, 2))
         out = layers.Dense(1, style=wide, name="linear")(h, train=train)[:, 0]
         embed = layers.Embed(self.num_classes, h.shape[-1], wide, name="embed")
         return out + (embed(y, train=train) * h).sum(-1)

@@ -40,7 +40,8 @@ class Style:
       bn_eps: added to a variance by every batch norm. (The original's last batch norm has 1e-5
         whatever the others have.)
       init: of kernels and tables, a key of `INITS`.
-      dtype: of activations and products, "float32" or "bfloat16".
+      dtype: of activations and products, "float32" or "bfloat16" ("float64" for proofs, with
+        parameters of that type and `jax_enable_x64`).
       axis_name: of the devices over which batch norm's moments are taken; None for one.
       fused: whether convolutions next to a change of size are `prpr.models.resampling`'s.
     """
@@ -54,9 +55,9 @@ class Style:
     fused: bool = True
 
     @property
-    def float32(self) -> "Style":
-        """The same with float32 activations."""
-        return dataclasses.replace(self, dtype="float32")
+    def wide(self) -> "Style":
+        """The same with activations of float32 at least."""
+        return self if self.dtype == "float64" else dataclasses.replace(self, dtype="float32")
 
     @property
     def plain(self) -> "Style":
@@ -192,7 +193,7 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1]
         mean_var = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         var_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        wide = x.astype(jnp.float32)
+        wide = x.astype(self.style.wide.dtype)
         if train:
             mean, var, n = self._moments(wide, mean_var.value)
             if not self.is_initializing() and self.is_mutable_collection("moments"):
@@ -236,7 +237,7 @@ class ConditionalBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, y: Array, *, train: bool) -> Array:
-        width, style = x.shape[-1], self.style.float32
+        width, style = x.shape[-1], self.style.wide
 
         def of_condition(name: str) -> Array:
             if self.classes:
@@ -281,7 +282,7 @@ class Attention(nn.Module):
         g = resampling.max_pool(conv(c // 2, "g")(x, train=train))
         phi = phi.reshape(n, h * w // 4, c // 8)
         g = g.reshape(n, h * w // 4, c // 2)
-        scores = jnp.einsum("nqc,nkc->nqk", theta, phi, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("nqc,nkc->nqk", theta, phi, preferred_element_type=self.style.wide.dtype)
         attention = jax.nn.softmax(scores, axis=-1).astype(g.dtype)
         out = conv(c, "o")((attention @ g).reshape(n, h, w, c // 2), train=train)
         gamma = self.param("gamma", nn.initializers.zeros, (), jnp.float32)

@@ -17,6 +17,8 @@ def environment(tmp_path_factory):
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
         "PRPR_CACHE": str(folder / "prpr"),
+        # Compiling is most of these commands' time, and they train for a few steps only.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes",
     }
 
 

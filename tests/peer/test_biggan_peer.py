@@ -5,9 +5,9 @@
     python -m pytest tests/peer/test_biggan_peer.py -m peer
 
 Outputs, u, σ and running moments agree to 1e-4 of the largest of their tensor in float32, in
-training and in evaluation. Gradients of the hinge losses, ours in float32, agree with the
-original's in float64 to 1e-3 of the norm of each tensor. (Its own float32 gradients do not always:
-a relu that rounding switches moved some of the 64 case by 1.4e-3, and ours by .5e-3.)
+training and in evaluation. Gradients of the hinge losses are compared in float64, where they
+agree to 1e-5 of the norm of each tensor: in float32 a relu that rounding switches can move the
+gradient of everything before it, by .5 % at 128 with four images, so that float32 says little.
 """
 
 import ast
@@ -47,7 +47,7 @@ CASES = {
     },
     "128 with its own batch norm": {
         **IMAGENET, "resolution": 128, "shared_dim": 16, "dim_z": 24, "mybn": True,
-        "G_ch": 4, "D_ch": 4, "G_attn": "64", "D_attn": "64",
+        "G_ch": 4, "D_ch": 8, "G_attn": "64", "D_attn": "64",
     },
     "256": {
         **IMAGENET, "resolution": 256, "shared_dim": 16, "dim_z": 28,
@@ -102,8 +102,14 @@ def test_equal_to_the_original(modules, name):
     case = CASES[name]
     record = by_the_same_rule(originals.record(modules, case), case)
     converted = equality.converted(record)
-    for what in (equality.evaluate, equality.train):
-        equality.assert_equal(what(converted, case), record, rtol=1e-4, grad_rtol=1e-3)
+    equality.assert_equal(equality.evaluate(converted, case), record, rtol=1e-4)
+    single = equality.train(converted, case)
+    learned = {key for key in single if key.startswith("grad/")}
+    equality.assert_equal({k: v for k, v in single.items() if k not in learned}, record, rtol=1e-4)
+    with jax.enable_x64(True):
+        double = equality.train(converted, case, "float64")
+    gradients = {key: double[key] for key in learned}
+    equality.assert_equal(gradients, record, rtol=1e-4, grad_rtol=1e-5)
 
 
 def test_the_original_loads_what_we_write_strictly(modules, tmp_path):
