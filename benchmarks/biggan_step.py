@@ -98,7 +98,6 @@ def original(size: dict[str, Any], checkout: str, dtype: str) -> dict[str, Calla
     sys.path.insert(0, checkout)
     import BigGAN  # pyright: ignore[reportMissingImports]
     import losses  # pyright: ignore[reportMissingImports]
-    import utils  # pyright: ignore[reportMissingImports]
 
     hier = size["resolution"] > 32
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,7 +114,6 @@ def original(size: dict[str, Any], checkout: str, dtype: str) -> dict[str, Calla
         G = BigGAN.Generator(**net).to(device).train()
         G_ema = BigGAN.Generator(**net, no_optim=True, skip_init=True).to(device)
         D = BigGAN.Discriminator(**common, D_ch=size["ch"]).to(device).train()
-        ema = utils.ema(G, G_ema, 0.9999, 0)
     GD = BigGAN.G_D(G, D)
     n, r = size["batch"], size["resolution"]
     x = torch.randn(n, 3, r, r, device=device).clamp(-1, 1)
@@ -128,13 +126,24 @@ def original(size: dict[str, Any], checkout: str, dtype: str) -> dict[str, Calla
         if device == "cuda":
             torch.cuda.synchronize()
 
+    def learn(module: Any, on: bool) -> None:
+        for parameter in module.parameters():
+            parameter.requires_grad_(on)
+
+    def average() -> None:
+        # utils.py needs torchvision; this is its moving average, over parameters and buffers.
+        source, target = G.state_dict(), G_ema.state_dict()
+        with torch.no_grad():
+            for key in source:
+                target[key].copy_(target[key] * 0.9999 + source[key] * (1 - 0.9999))
+
     def draw() -> tuple[Any, Any]:
         z = torch.randn(n, G.dim_z, device=device)
         return z, torch.randint(0, size["classes"], (n,), device=device)
 
     def critic_step() -> None:
-        utils.toggle_grad(D, True)
-        utils.toggle_grad(G, False)
+        learn(D, True)
+        learn(G, False)
         D.optim.zero_grad()
         with cast():
             fake, real = GD(*draw(), x, y, train_G=False, split_D=False)
@@ -144,14 +153,14 @@ def original(size: dict[str, Any], checkout: str, dtype: str) -> dict[str, Calla
         end()
 
     def generator_step() -> None:
-        utils.toggle_grad(D, False)
-        utils.toggle_grad(G, True)
+        learn(D, False)
+        learn(G, True)
         G.optim.zero_grad()
         with cast():
             loss = losses.generator_loss(GD(*draw(), train_G=True, split_D=False).float())
         loss.backward()
         G.optim.step()
-        ema.update(1)
+        average()
         end()
 
     return {"critic": critic_step, "generator": generator_step}
