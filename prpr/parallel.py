@@ -270,7 +270,7 @@ class Fleet:
         full = [*states, *[states[-1]] * (self.width - len(states))]
         return jax.tree.map(lambda *leaves: _put(_stack(leaves), self._sharding), *full)
 
-    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Tree:
+    def batch(self, batches: Sequence[Mapping[str, Any]]) -> Tree:
         """One batch a run, on the host -> what `map`'s functions take."""
         full = [*batches, *[batches[-1]] * (self.width - len(batches))]
         return jax.tree.map(lambda *leaves: jax.device_put(_stack(leaves), self._sharding), *full)
@@ -336,7 +336,7 @@ class Team:
         (state,) = states
         return jax.tree.map(lambda leaf: _put(leaf, self._replicated), state)
 
-    def batch(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Tree:
+    def batch(self, batches: Sequence[Mapping[str, Any]]) -> Tree:
         """This process' part of the batch, cut over its devices; scalars go to each."""
         (batch,) = batches
 

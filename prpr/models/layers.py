@@ -282,7 +282,9 @@ class Attention(nn.Module):
         g = resampling.max_pool(conv(c // 2, "g")(x, train=train))
         phi = phi.reshape(n, h * w // 4, c // 8)
         g = g.reshape(n, h * w // 4, c // 2)
-        scores = jnp.einsum("nqc,nkc->nqk", theta, phi, preferred_element_type=self.style.wide.dtype)
+        scores = jnp.einsum(
+            "nqc,nkc->nqk", theta, phi, preferred_element_type=self.style.wide.dtype
+        )
         attention = jax.nn.softmax(scores, axis=-1).astype(g.dtype)
         out = conv(c, "o")((attention @ g).reshape(n, h, w, c // 2), train=train)
         gamma = self.param("gamma", nn.initializers.zeros, (), jnp.float32)
