@@ -136,6 +136,7 @@ def system(
         ema_start=cfg.generator.ema_start,
         critic_ortho=cfg.critic.ortho,
         generator_ortho=cfg.generator.ortho,
+        generator_tables=() if cfg.model.shared_embedding else ("gain", "bias"),
         axis_name=axis_name,
         accumulate=cfg.train.accumulate,
         r1=cfg.critic.r1,

@@ -82,6 +82,7 @@ class System(NamedTuple):
         average is the generator itself.
       r1, r2: weights of the zero-centred gradient penalties at data and at samples.
       critic_ortho, generator_ortho: weights of the orthogonal regularisation.
+      generator_tables: names of the generator's modules that are tables with a row a class.
       normalise: whether log E_q[r̂] is subtracted from log_r̂ before the objective sees it.
       axis_name: of the devices that share a batch; None where a device has all of it.
       accumulate: pieces that a device's part of the batch is computed in.
@@ -102,6 +103,7 @@ class System(NamedTuple):
     r2: float = 0.0
     critic_ortho: float = 0.0
     generator_ortho: float = 0.0
+    generator_tables: tuple[str, ...] = ()
     normalise: bool = False
     axis_name: str | None = None
     accumulate: int = 1
@@ -296,8 +298,8 @@ def _generator_update(
             log_r = log_r - state.log_norm
         value = objectives.sampler_loss(system.objective, out, log_r, state.dials)
         if system.generator_ortho:
-            kept = {name: leaf for name, leaf in params.items() if name != "shared"}
-            value = value + system.generator_ortho * regularizers.orthogonal(kept)
+            ortho = regularizers.orthogonal(params, tables=system.generator_tables)
+            value = value + system.generator_ortho * ortho
         return value, (extra, log_r)
 
     value, gradient, extra, log_r = _gradient(system, loss, state.generator.params, z, y)
