@@ -250,8 +250,8 @@ for lams in ((0.2, 1.0), (5.0, 20.0), (3.0,)):
     states = [
         train.init(system, jax.random.key(0), x[0], build.dials(cfg, lam)) for lam in lams
     ]
-    stacked, _ = fn(fleet.stack(states), fleet.stack([{"image": x, "label": y}] * len(lams)))
-    fleet.unstack(stacked, len(lams))
+    stacked, _ = fn(fleet.place(states), fleet.batch([{"image": x, "label": y}] * len(lams)))
+    fleet.fetch(stacked, len(lams))
 print(len(traces))
 """
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
