@@ -48,7 +48,7 @@ def get_config(argument: str = "") -> config.Config:
     cfg.train.layout, cfg.train.replica_check_every = "data", 500
     cfg.train.diagnose_every, cfg.train.checkpoint_every, cfg.train.keep_best = 250, 500, 1
     cfg.score.n_real = cfg.score.n_fake = 10_000
-    return config.shrink(cfg, resolution=64) if argument == "smoke" else cfg
+    return config.shrink(cfg) if argument == "smoke" else cfg
 
 
 def sweep() -> Iterator[dict[str, Any]]:

@@ -375,7 +375,7 @@ def _with_base_recipe(cfg: Config) -> Config:
     return out
 
 
-def shrink(cfg: Config, resolution: int = 32) -> Config:
+def shrink(cfg: Config) -> Config:
     """The same run in seconds, for `:smoke`: a made-up copy of the data, toy width, few steps.
 
     What stays is the path through the code: data format, model, losses, layout.
@@ -384,12 +384,11 @@ def shrink(cfg: Config, resolution: int = 32) -> Config:
     out.name = f"{cfg.name}-smoke"
     out.lams = tuple(cfg.lams[:: max(len(cfg.lams) - 1, 1)])
     out.data.miniature, out.data.path, out.data.workers = True, "", 1
-    out.data.resolution = resolution
-    # 20 is a multiple of the slots of z at 32x32 and at 64x64.
+    out.data.resolution = 32
     out.model.generator_ch = out.model.critic_ch = 4
     out.model.dim_z, out.model.shared_dim = 20, 8
     if cfg.model.attention_at:  # which needs 8 channels
-        out.model.attention_at = (resolution // 2,)
+        out.model.attention_at = (16,)
         out.model.generator_ch = out.model.critic_ch = 8
     out.base.required = False
     out.base.steps, out.train.steps, out.train.warmup = 2, 2, 1

@@ -49,7 +49,7 @@ def write(folder: Path, *, critic: bool) -> config.Config:
     key = iter(jax.random.split(jax.random.key(0), 2))
 
     def made(network: str) -> dict:
-        shapes = weights.shapes(model, 64, 1000, network)
+        shapes = weights.shapes(model, 32, 1000, network)
         rng = np.random.default_rng(int(jax.random.bits(next(key)) % 2**16))
 
         def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -63,7 +63,7 @@ def write(folder: Path, *, critic: bool) -> config.Config:
         folder,
         weights.Weights(generator, generator, made("critic") if critic else None),
         model=model if critic else {k: v for k, v in model.items() if "critic" not in k},
-        resolution=64,
+        resolution=32,
         num_classes=1000,
         source={"family": "test"},
     )
@@ -106,7 +106,7 @@ def test_converted_weights_are_the_base(call, tmp_path):
     assert not (tmp_path / "run" / "base").exists()
     for wrong, says in (
         ("--config.model.generator_ch=16", "generator_ch is 16, the weights have 8"),
-        ("--config.data.resolution=32", "set --config.data.resolution=64"),
+        ("--config.data.resolution=64", "set --config.data.resolution=32"),
         ("--config.data.name=cifar10", "the data has 10 classes, the weights have 1000"),
     ):
         code, _, err = call(FINETUNE, *options, f"--workdir={tmp_path / 'no'}", wrong)
