@@ -22,7 +22,7 @@ Path_ = str | os.PathLike
 
 def _torch() -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise PrprError(
             "reading and writing .pth files needs PyTorch: pip install 'prpr[torch]'"
