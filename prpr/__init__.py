@@ -18,6 +18,7 @@ _MODULES = (
     "divergences",
     "errors",
     "fdivergence",
+    "fitting",
     "frontier",
     "metrics",
     "mixtures",

@@ -166,6 +166,12 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
+def say(text: str) -> None:
+    """Prints a line, in the first process only."""
+    if first():
+        print(text, flush=True)
+
+
 def setup(devices: int = 0, runs: int = 1) -> int:
     """Chooses how many local devices to use; call it before anything else touches JAX.
 

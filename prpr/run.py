@@ -31,6 +31,7 @@ from prpr import (
     weights,
 )
 from prpr.errors import ConfigError
+from prpr.fitting import fit_critic
 from prpr.trainer import Job, Trained, Trainer, fingerprint
 
 
@@ -189,7 +190,7 @@ def _trained(
         trainer.check(bases)
         if any(map(trainer.unfinished, bases)):
             _record(folder).close()  # a workdir that cannot be written costs no training
-            _say(f"No finished base run in {home} yet: training it first.")
+            parallel.say(f"No finished base run in {home} yet: training it first.")
             _train_base(trainer.cfg, home, bases, devices, trainer.parts)
     return {job.seed: trainer.load(job) for job in bases}
 
@@ -220,7 +221,7 @@ def _converted(
         return trainer, {job.seed: Trained(job, jax.device_get(begin(job)), 0.0) for job in bases}
     source = fingerprint(generator, ema)
     with _record(folder / "base", cfg) as rec:
-        return trainer, {job.seed: trainer.fit_critic(job, begin, source, rec) for job in bases}
+        return trainer, {job.seed: fit_critic(trainer, job, begin, source, rec) for job in bases}
 
 
 def _from(trainer: Trainer, bases: dict[int, Trained]) -> Callable[[Job], train.TrainState]:
@@ -230,11 +231,6 @@ def _from(trainer: Trainer, bases: dict[int, Trained]) -> Callable[[Job], train.
 def _record(folder: Path, cfg: config.Config | None = None) -> record.Record:
     board = cfg is not None and cfg.train.tensorboard
     return record.Record(folder, cfg, tensorboard=board, active=parallel.first())
-
-
-def _say(text: str) -> None:
-    if parallel.first():
-        print(text, flush=True)
 
 
 def _finish(

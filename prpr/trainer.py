@@ -41,7 +41,7 @@ _FREE_TRAIN = (
     *("keep", "keep_best", "tensorboard", "devices", "layout"),
 )
 # Steps of this process, over all its runs: processes agree on one of them to stop at.
-_TICKS = itertools.count()
+TICKS = itertools.count()
 _FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
 
 
@@ -125,7 +125,7 @@ class Trainer:
         self.system = build.system(cfg, parts.train, self.fleet.axis_name)
         self.total = cfg.train.warmup + cfg.train.steps
         self.parts = parts
-        self._settings = {**settings(cfg), "data.size": parts.train.size}
+        self.settings = {**settings(cfg), "data.size": parts.train.size}
         self._batches: dict[int, data.Batches] = {}
         self._bases: Mapping[int, int] = {}
         # For what is not mapped: initial states, samples.
@@ -181,7 +181,7 @@ class Trainer:
             meta = checkpoint.read_meta(self.folder(job))
             if meta is None:
                 continue
-            saved, now = meta.get("settings", {}), self._settings
+            saved, now = meta.get("settings", {}), self.settings
             if bases is not None:
                 saved, now = {**saved, "base": meta.get("base")}, {**now, "base": bases[job.seed]}
             check_same(saved, now, self.folder(job))
@@ -211,10 +211,8 @@ class Trainer:
                 f"{folder} holds step {int(state.step)} of {total}: that base run was interrupted; "
                 "finish it with the command that began it."
             )
-        shared = [k for k in self._settings if k.startswith(("data.", "model."))]
-        check_same(
-            {k: saved.get(k) for k in shared}, {k: self._settings[k] for k in shared}, folder
-        )
+        shared = [k for k in self.settings if k.startswith(("data.", "model."))]
+        check_same({k: saved.get(k) for k in shared}, {k: self.settings[k] for k in shared}, folder)
         return Trained(job, jax.device_get(state), float(meta.get("seconds", 0.0)))
 
     def _restored(self, job: Job) -> tuple[train.TrainState, float] | None:
@@ -263,7 +261,7 @@ class Trainer:
         todo = sum(len(items) * (self.total - at) for at, items in by_step.items())
         if todo:
             names = ", ".join(dict.fromkeys(job.name for job in jobs))
-            with progress.Progress(todo, desc=f"train {names}") as bar, _plain_errors():
+            with progress.Progress(todo, desc=f"train {names}") as bar, plain_errors():
                 for at in sorted(by_step):
                     for i in range(0, len(by_step[at]), self.fleet.width):
                         for trained in self._together(
@@ -272,7 +270,7 @@ class Trainer:
                             done[trained.job.run] = trained
         return [done[job.run] for job in jobs]
 
-    def _stream(self, job: Job, first: int, last: int) -> data.Loader:
+    def stream(self, job: Job, first: int, last: int) -> data.Loader:
         """The batches of critic updates `first` to `last` − 1, counted over all steps."""
         if job.seed not in self._batches:
             self._batches[job.seed] = build.batches(self.cfg, self.parts.train, job.seed)
@@ -288,13 +286,13 @@ class Trainer:
         scalars: train.Scalars = {}
         for i in range(self.system.critic_steps):
             ends = i == self.system.critic_steps - 1 and not moves
-            placed, scalars = self._critic(streams, placed, i, ends)
+            placed, scalars = self.critic_step(streams, placed, i, ends)
         if moves:
             placed, more = self._generator_update(placed)
             scalars = {**scalars, **more, "finite": scalars["finite"] * more["finite"]}
         return placed, scalars
 
-    def _critic(
+    def critic_step(
         self, streams: Sequence[data.Loader], placed: Any, index: int, ends: bool
     ) -> tuple[Any, train.Scalars]:
         place = {"index": np.int32(index), "advance": np.int32(ends)}
@@ -316,9 +314,9 @@ class Trainer:
         scores: list[float | None] = [None] * len(jobs)
         with contextlib.ExitStack() as stack:
             streams = [
-                stack.enter_context(self._stream(job, at * each, self.total * each)) for job in jobs
+                stack.enter_context(self.stream(job, at * each, self.total * each)) for job in jobs
             ]
-            savers = [self._saver(job, stack) for job in jobs]
+            savers = [self.saver(job, stack) for job in jobs]
             stop = stack.enter_context(preempt.Preemption())
 
             def save(now: int) -> None:
@@ -326,7 +324,7 @@ class Trainer:
                 for job, saver, state, seconds, score in zip(
                     jobs, savers, self.fleet.copies(placed, len(jobs)), before, scores, strict=True
                 ):
-                    saver.save(now, state, self._meta(job, seconds + elapsed), score)
+                    saver.save(now, state, self.meta(job, seconds + elapsed), score)
 
             for step in range(at, self.total):
                 placed, scalars = self._step(streams, placed, step)
@@ -334,7 +332,7 @@ class Trainer:
                 now = step + 1
                 due = {name: now % t[name] == 0 or now == self.total for name in _INTERVALS}
                 if due["log_every"] or due["checkpoint_every"]:
-                    self._log(rec, jobs, now, self.fleet.fetch(scalars, len(jobs)))
+                    self.log(rec, jobs, now, self.fleet.fetch(scalars, len(jobs)))
                     rate = sum(stream.images_per_second for stream in streams)
                     wait = np.mean([stream.waiting for stream in streams])
                     bar.set({"images/s": rate * jax.process_count(), "waiting for data": wait})
@@ -346,7 +344,7 @@ class Trainer:
                     self._check_replicas(placed, now)
                 if due["checkpoint_every"]:
                     save(now)
-                if stop.should_stop(next(_TICKS)) and now < self.total:
+                if stop.should_stop(next(TICKS)) and now < self.total:
                     if not due["checkpoint_every"]:
                         save(now)
                     for saver in savers:
@@ -395,7 +393,7 @@ class Trainer:
                 "hardware or of the library. Resume from the last checkpoint with the same command."
             )
 
-    def _log(
+    def log(
         self, rec: record.Record, jobs: Sequence[Job], now: int, scalars: list[train.Scalars]
     ) -> None:
         for job, values in zip(jobs, scalars, strict=True):
@@ -408,113 +406,25 @@ class Trainer:
                     "that λ or seed out."
                 )
 
-    def _saver(self, job: Job, stack: contextlib.ExitStack) -> checkpoint.Saver:
+    def saver(self, job: Job, stack: contextlib.ExitStack) -> checkpoint.Saver:
         t = self.cfg.train
         return stack.enter_context(
             checkpoint.Saver(self.folder(job), keep=t.keep, keep_best=t.keep_best)
         )
 
-    def _meta(self, job: Job, seconds: float) -> dict[str, Any]:
+    def meta(self, job: Job, seconds: float) -> dict[str, Any]:
         return {
             "run": job.run,
             "lam": job.lam,
             "seed": job.seed,
             "base": self._bases.get(job.seed),
-            "settings": self._settings,
+            "settings": self.settings,
             "seconds": seconds,
         }
 
-    # ---- a critic for a generator that comes without one --------------------------------
-
-    def fit_critic(
-        self, job: Job, begin: Callable[[Job], train.TrainState], source: int, rec: record.Record
-    ) -> Trained:
-        """Fits a fresh critic to a generator that rests, until its log-ratio can be used.
-
-        The rule, on held-out images at every `base.fit_every` updates: it ends when the
-        calibration error is at most `base.fit_error` while the held-out loss of classification has
-        not fallen by more than 1 % in the last three checks. (A critic that has learned nothing is
-        calibrated too: hence the second condition.) The result is a checkpoint, shared by all λ.
-
-        Args:
-          job: the base's job.
-          begin: job -> the state whose generator is given.
-          source: fingerprint of that generator's file; another one is fitted anew elsewhere.
-          rec: the open record.
-
-        Raises:
-          PrprError: not reached within `base.fit_steps` updates.
-        """
-        b, folder = self.cfg.base, self.folder(job)
-        read = ("data.", "model.", "critic.", "train.batch", "train.accumulate")
-        kept = {knob: value for knob, value in self._settings.items() if knob.startswith(read)}
-        kept |= {"base.fit_error": b.fit_error, "base.fit_every": b.fit_every, "source": source}
-        meta = checkpoint.read_meta(folder)
-        if meta is not None:
-            check_same(meta.get("settings", {}), kept, folder)
-            state, meta = checkpoint.restore(folder, self.like())
-            if meta["fitted"]:
-                return Trained(job, jax.device_get(state), float(meta["seconds"]))
-        else:
-            state, meta = begin(job), {"seconds": 0.0, "losses": []}
-        at, losses, error = int(state.step), list(meta["losses"]), np.nan
-        rec.rewind(at, job.run)
-        start, placed = time.monotonic(), self.fleet.place([state])
-        print(
-            f"{job.run} has no critic: fitting one with the generator at rest, until its held-out "
-            f"calibration error is at most {b.fit_error:g} and its held-out loss has stopped "
-            f"falling (at most {b.fit_steps} updates).",
-            flush=True,
-        )
-        with contextlib.ExitStack() as stack:
-            streams = [stack.enter_context(self._stream(job, at, b.fit_steps))]
-            saver, stop = self._saver(job, stack), stack.enter_context(preempt.Preemption())
-            bar = stack.enter_context(progress.Progress(b.fit_steps, f"fit {job.run}", at))
-            stack.enter_context(_plain_errors())
-            for now in range(at + 1, b.fit_steps + 1):
-                placed, scalars = self._critic(streams, placed, 0, True)
-                bar.update()
-                fitted = False
-                if now % b.fit_every == 0 or now == b.fit_steps:
-                    self._log(rec, [job], now, self.fleet.fetch(scalars, 1))
-                    (values,) = self.check_ratio(placed, [job])
-                    rec.scalars(now, values, job.run)
-                    error = float(values["heldout_calibration_error"])
-                    losses.append(float(values["heldout_loss"]))
-                    fitted = error <= b.fit_error and _settled(losses)
-                stopping = stop.should_stop(next(_TICKS))
-                if fitted or stopping or now % self.cfg.train.checkpoint_every == 0:
-                    seconds = meta["seconds"] + time.monotonic() - start
-                    about = {"fitted": fitted, "losses": losses, "settings": kept}
-                    (state,) = self.fleet.copies(placed, 1)
-                    saver.save(now, state, {**self._meta(job, seconds), **about})
-                if fitted:
-                    print(
-                        f"{job.run}: critic fitted after {now} updates; held-out calibration error "
-                        f"{error:.3f}, loss {losses[-1]:.3f} (log 2 = .693 knows nothing).",
-                        flush=True,
-                    )
-                    saver.close()
-                    parallel.wait("fitted")
-                    (state,) = self.fleet.fetch(placed, 1)
-                    return Trained(job, state, meta["seconds"] + time.monotonic() - start)
-                if stopping:
-                    saver.close()
-                    raise Preempted(now, self.workdir)
-        raise PrprError(
-            f"{job.run}: the critic's held-out calibration error is {error:.3f} after "
-            f"{b.fit_steps} updates, above config.base.fit_error = {b.fit_error:g}: raise that or "
-            "config.base.fit_steps, or lower config.critic.lr."
-        )
-
-
-def _settled(losses: Sequence[float], checks: int = 3) -> bool:
-    """Whether the best loss of the last `checks` is less than 1 % below the best before them."""
-    return len(losses) > checks and min(losses[-checks:]) > 0.99 * min(losses[:-checks])
-
 
 @contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
     """Turns the two failures of devices that a user can mend into errors that say how."""
     try:
         yield

@@ -23,7 +23,6 @@ import numpy as np
 from prpr.errors import ConfigError, DataError
 from prpr.models.architecture import BOTTOM
 
-EPS = 1e-4  # of batch norm and of spectral norm, in the configurations of all published sizes
 _SN = ("weight_orig", "weight_u", "weight_v")
 _PARTS = {
     **{f"bn_{k}.scale": f"bn{k + 1}.gain" for k in range(4)},
