@@ -6,9 +6,9 @@ For each it prints the predicted seconds of a command (low, middle, high), the m
 ratio, and whether they lie in the range; then XLA's own memory and FLOPs of the critic update
 beside the estimates. The aim: every measurement in its range, the ratio within 25 %. Measured is
 what the run's own record counts, training (with checks and checkpoints) and scoring; compiled
-programs come from JAX's cache, which the probe has filled. The card leaves tracing and loading them
-out of its sum, some 3 s in all: runs are long enough for that to matter little. On a machine that others use too, the
-load printed beside each says how far to trust it.
+programs come from JAX's cache, which the probe has filled. The card leaves tracing and loading
+them out of its sum, some 3 s in all: runs are long enough for that to matter little. On a machine
+that others use too, the load printed beside each says how far to trust it.
 """
 
 import contextlib
