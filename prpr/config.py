@@ -401,6 +401,15 @@ def shrink(cfg: Config) -> Config:
     return out
 
 
+def flatten(cfg: Config, prefix: str = "") -> dict[str, Any]:
+    """{"train.steps": 1000, ...}: every knob by its dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in cfg.items():
+        inner = isinstance(value, ConfigDict)
+        flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
+
+
 def describe() -> str:
     """One line a knob: name, default, meaning. `python -m prpr.config` prints it."""
     lines = []

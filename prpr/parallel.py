@@ -273,13 +273,15 @@ class Fleet:
         Where there are fewer runs than devices the last one is repeated, so that every group has
         the shape that was compiled; `fetch` drops the copies.
         """
-        full = [*states, *[states[-1]] * (self.width - len(states))]
-        return jax.tree.map(lambda *leaves: _put(_stack(leaves), self._sharding), *full)
+        return self._stacked(states, _put)
 
     def batch(self, batches: Sequence[Mapping[str, Any]]) -> Tree:
         """One batch a run, on the host -> what `map`'s functions take."""
-        full = [*batches, *[batches[-1]] * (self.width - len(batches))]
-        return jax.tree.map(lambda *leaves: jax.device_put(_stack(leaves), self._sharding), *full)
+        return self._stacked(batches, jax.device_put)
+
+    def _stacked(self, trees: Sequence[Tree], put: Callable[..., jax.Array]) -> Tree:
+        full = [*trees, *[trees[-1]] * (self.width - len(trees))]
+        return jax.tree.map(lambda *leaves: put(_stack(leaves), self._sharding), *full)
 
     def fetch(self, tree: Tree, n: int) -> list[Tree]:
         """The first `n` runs of what `map`'s functions return, on the host."""

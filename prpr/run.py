@@ -12,7 +12,7 @@ How a run is trained, resumed and refused is in `prpr.trainer`.
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def _setup(cfg: config.Config, runs: int) -> int:
     """Devices to use; all processes must have been given the same configuration."""
     shared = cfg.train.layout == parallel.DATA
     devices = parallel.setup(cfg.train.devices, 0 if shared else runs)
-    parallel.agree({"versions": record.versions(), **_flat(cfg.to_dict())})
+    parallel.agree({"versions": record.versions(), **config.flatten(cfg, "config.")})
     return devices
 
 
@@ -60,14 +60,6 @@ def _check(cfg: config.Config, cluster: parallel.Cluster | None) -> None:
         raise ConfigError(
             f'config.train.layout = {cfg.train.layout!r} with --distributed: set it to "data".'
         )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "config.") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
-    return flat
 
 
 def train_base(

@@ -71,20 +71,14 @@ def settings(cfg: config.Config) -> dict[str, Any]:
 
     Dials that the objective does not read are left out.
     """
-    flat: dict[str, Any] = {}
-
-    def walk(tree: Any, prefix: str) -> None:
-        for name, value in tree.items():
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{name}.")
-            elif prefix + name not in free:
-                flat[prefix + name] = record.to_plain(value)
-
     read = objectives.get(cfg.objective).dials
     free = {f"train.{name}" for name in _FREE_TRAIN} | {f"data.{name}" for name in _FREE_DATA}
     free |= {f"dials.{name}" for name in cfg.dials if name not in read} | {"model.remat"}
-    walk({k: v for k, v in cfg.to_dict().items() if k not in _FREE}, "")
-    return flat
+    return {
+        knob: record.to_plain(value)
+        for knob, value in config.flatten(cfg).items()
+        if knob not in free and knob.partition(".")[0] not in _FREE
+    }
 
 
 def check_same(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
