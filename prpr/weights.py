@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prpr import checkpoint, config, models
-from prpr.errors import CheckpointError, ConfigError
+from prpr.errors import CheckpointError, ConfigError, unknown_name
 
 Tree = Any
 KIND = "weights"
@@ -73,8 +73,9 @@ def networks(
       ConfigError: knobs that no model has, or that cannot be built.
     """
     cfg = config.defaults()
-    with cfg.model.unlocked():
-        cfg.model.update(model)
+    for knob in set(model) - set(cfg.model):
+        raise unknown_name("knob of config.model", knob, cfg.model)
+    cfg.model.update(model)
     return models.build(cfg, (resolution, resolution, IMAGE_CHANNELS), num_classes)
 
 
@@ -248,13 +249,17 @@ def read_weights(directory: str | os.PathLike) -> tuple[Weights, Info]:
 
 
 def differences(
-    info: Info, model: Mapping[str, Any], resolution: int, num_classes: int
+    info: Info,
+    model: Mapping[str, Any],
+    resolution: int,
+    num_classes: int,
+    channels: int | None = None,
 ) -> list[str]:
     """One line, with its mend, for everything in which a configuration is not of these weights.
 
     Args:
       model: the configuration's knobs, such as `cfg.model`.
-      resolution, num_classes: of its data, as it will reach the networks.
+      resolution, num_classes, channels: of its data, as it will reach the networks.
     """
     lines = []
     for knob, value in info.model.items():
@@ -271,6 +276,10 @@ def differences(
             f"{info.resolution}: set --config.data.resolution={info.resolution}, or convert "
             "weights of the data's resolution"
         )
+    if channels not in (None, IMAGE_CHANNELS):
+        lines.append(
+            f"the data has {channels} channels, the weights {IMAGE_CHANNELS}: use colour images"
+        )
     if num_classes != info.num_classes:
         lines.append(
             f"the data has {num_classes} classes, the weights have {info.num_classes}: use the "
@@ -285,9 +294,10 @@ def check(
     model: Mapping[str, Any],
     resolution: int,
     num_classes: int,
+    channels: int | None = None,
 ) -> None:
     """Raises CheckpointError listing all that `differences` finds."""
-    lines = differences(info, model, resolution, num_classes)
+    lines = differences(info, model, resolution, num_classes, channels)
     if lines:
         raise CheckpointError(
             f"the weights in {directory} do not fit this configuration: {'; '.join(lines)}."

@@ -4,10 +4,14 @@ tests/fixtures/biggan holds what the original did on random weights; none of it 
 be read. tests/peer does the same at realistic sizes, against a checkout of the original.
 """
 
+import configparser
+import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -17,8 +21,9 @@ from fixtures import biggan_equality as equality
 from fixtures.make_biggan_fixtures import CASES, HERE, STRIDE, inputs, load
 
 from prpr import convert, weights
-from prpr.convert import huggingface, names
-from prpr.errors import CheckpointError, ConfigError, DataError, WorkdirError
+from prpr.convert import huggingface, names, pth
+from prpr.errors import CheckpointError, ConfigError, DataError, PrprError, WorkdirError
+from prpr.weights import Weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +55,31 @@ def states(record, **changes):
         state = {**equality.network(record, net), **changes.get(net, {})}
         out[key] = {name: value for name, value in state.items() if value is not None}
     return out
+
+
+@pytest.fixture(scope="module")
+def deep():
+    return load(HERE / "deep64.npz")
+
+
+@pytest.fixture(scope="module")
+def published():
+    return equality.network(load(HERE / "huggingface128.npz"), "G")
+
+
+def made(resolution, **knobs):
+    """{"G", "D": state dict} of random weights of a BigGAN-deep, by the original's names."""
+    model = {"name": "biggan_deep", "generator_ch": 2, "critic_ch": 2, "dim_z": 3, "shared_dim": 2}
+    model |= knobs
+    rng = np.random.default_rng(0)
+    generator, critic = (
+        jax.tree.map(
+            lambda s: rng.standard_normal(s.shape).astype(s.dtype),
+            weights.shapes(model, resolution, 5, network),
+        )
+        for network in ("generator", "critic")
+    )
+    return convert.to_states(Weights(generator, generator, critic), model, {})
 
 
 def assert_same_states(got, want):
@@ -97,6 +127,13 @@ def test_moments_between_two_truncations_are_weighed_as_the_original_does():
     assert huggingface.interpolated(table, 0.6) == pytest.approx(0.2 * 1 + 0.8 * 3)
 
 
+@pytest.mark.parametrize("rows", [2, 50, 51, 99, 104])
+def test_moments_at_truncation_one_are_the_last_rows(rows):
+    """1 / (1 / 49) exceeds 49 in floating point."""
+    table = np.arange(rows, dtype=np.float32)[:, None]
+    assert huggingface.interpolated(table, 1.0) == rows - 1
+
+
 # ------------------------------------------------------------------------ what is recognised
 
 
@@ -117,6 +154,26 @@ def test_knobs_are_read_off_the_tensors(record, converted):
     assert {knob: model[knob] for knob in expected} == expected
     assert model.get("shared_dim") == case.get("shared_dim")
     assert any(f"{case['resolution']} x {case['resolution']}" in line for line in converted.lines)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_deep_generator_at_32_is_of_32_at_any_depth(depth):
+    """A depth of 1 has the blocks and widths of one at 8 of depth 3, which the original lacks."""
+    states = made(32, depth=depth)
+    converted = convert.from_states({"generator": states["G"], "critic": states["D"]})
+    assert converted.resolution == 32
+    assert converted.model["depth"] == depth
+    assert converted.model["generator_ch"] == 2
+
+
+def test_the_outputs_of_the_last_layer_are_always_recorded(plain, published, tmp_path):
+    assert convert.from_states({"ema": published}).model["output_ch"] == 4
+    converted = convert.from_states(states(plain))
+    assert converted.model["output_ch"] == 0
+    convert.write(tmp_path / "w", converted)
+    other = {**converted.model, "output_ch": 8}
+    (line,) = weights.differences(weights.read_info(tmp_path / "w"), other, 32, 5)
+    assert "config.model.output_ch is 8, the weights have 0" in line
 
 
 @pytest.mark.parametrize(("given", "absent"), [("generator", "ema"), ("ema", "generator")])
@@ -155,6 +212,38 @@ def test_epsilons_are_those_of_the_published_runs(record_name, drop, expected):
     assert (converted.model["sn_eps"], converted.model["bn_eps"]) == expected
     own = convert.from_states({"ema": state}, sn_eps=1e-3, bn_eps=1e-2)
     assert (own.model["sn_eps"], own.model["bn_eps"]) == (1e-3, 1e-2)
+
+
+def test_each_epsilon_is_told_with_its_own_reason(plain):
+    generator = {"ema": states(plain)["generator"]}
+
+    def line(**given):
+        return next(x for x in convert.from_states(generator, **given).lines if "ε: " in x)
+
+    why = "(the defaults of the original's train.py)"
+    assert line() == f"ε: spectral norm 1e-08, batch norm 1e-05 {why}"
+    one = line(sn_eps=1e-3)
+    assert one == f"ε: spectral norm 0.001 (as given), batch norm 1e-05 {why}"
+    one = line(bn_eps=1e-3)
+    assert one == f"ε: spectral norm 1e-08 {why}, batch norm 0.001 (as given)"
+    both = line(sn_eps=1e-3, bn_eps=1e-4)
+    assert both == "ε: spectral norm 0.001, batch norm 0.0001 (as given)"
+
+
+@pytest.mark.parametrize("name", ["sn_eps", "bn_eps"])
+@pytest.mark.parametrize("value", [0.0, -1e-5, float("nan"), float("inf")])
+def test_an_epsilon_that_is_none_is_refused(plain, name, value):
+    flag = name.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"--{flag} = {value!r}: must be a finite number above"):
+        convert.from_states({"ema": states(plain)["generator"]}, **{name: value})
+    with pytest.raises(ConfigError, match=f"--{flag} = "):  # before files are read
+        convert.from_files(ema="nowhere.pth", **{name: value})
+
+
+@pytest.mark.parametrize("truncation", [0.5, 1.0])
+def test_a_truncation_is_refused_where_it_says_nothing(plain, truncation):
+    with pytest.raises(ConfigError, match=f"truncation = {truncation}: .*leave --truncation out"):
+        convert.from_states({"ema": states(plain)["generator"]}, truncation=truncation)
 
 
 # ----------------------------------------------------------------------------- round trips
@@ -288,6 +377,83 @@ def test_moments_that_cannot_be_used_are_refused(plain):
         convert.from_states(given, twice)
 
 
+def test_moments_are_said_to_be_kept_for_the_way_back_only(plain):
+    given = states(plain)
+    uneven = adam_of(given["critic"], 1)
+    uneven["state"][900]["step"] = 3
+    with pytest.raises(DataError, match=r"kept for --to-pth only, and a fine-tune .* fresh"):
+        convert.from_states(given, {"o": uneven})
+    text = " ".join(command()._parser().format_help().split())
+    assert "kept for --to-pth only, a fine-tune begins with fresh moments" in text
+
+
+def without_params(state):
+    state["param_groups"] = [{"lr": 1e-4}]
+
+
+def without_an_entry(state):
+    del state["state"][scalar(state)]
+
+
+def with_a_stray_entry(state):
+    state["state"][7] = state["state"][scalar(state)]
+
+
+def with_a_misshapen_moment(state):
+    state["state"][900]["exp_avg_sq"] = np.ones(3, np.float32)
+
+
+def with_steps(value):
+    def change(state):
+        state["state"][900]["step"] = value
+
+    return change
+
+
+def with_a_setting(value):
+    def change(state):
+        state["param_groups"][0]["lr"] = value
+
+    return change
+
+
+def scalar(state):
+    """The name of an attention's gamma."""
+    return next(k for k, entry in state["state"].items() if np.shape(entry["exp_avg"]) == ())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_params, r"o: group 0 of its param_groups has no list of numbered params"),
+        (without_an_entry, r"gamma: missing instead of \(\)"),
+        (with_a_stray_entry, r"parameter 7: in no group"),
+        (with_a_misshapen_moment, r"exp_avg_sq of shape \(3,\) instead of"),
+        (with_steps(np.ones(2, np.float32)), r"step .* is no number of steps"),
+        (with_steps(float("nan")), r"step nan is no number of steps"),
+        (with_a_setting(np.ones(2)), r"o: its setting lr is array.*leave --optimizer out"),
+        (with_a_setting(float("nan")), r"o: its setting lr is nan"),
+    ],
+)
+def test_an_optimiser_of_another_form_is_refused_without_a_traceback(hier, change, message):
+    given = states(hier)
+    state = adam_of(given["critic"], 1)
+    change(state)
+    with pytest.raises(DataError, match=message):
+        convert.from_states(given, {"o": state})
+
+
+@pytest.mark.parametrize("lr", [np.float64(0.25), np.array(0.25, np.float32), np.full(1, 0.25)])
+def test_settings_in_arrays_become_numbers(plain, lr):
+    given = states(plain)
+    state = adam_of(given["critic"], 1)
+    state["param_groups"][0] |= {"lr": lr, "betas": (np.float32(0), lr)}
+    settings = convert.from_states(given, {"o": state}).source["optimizers"]["critic_opt"]
+    assert type(settings["lr"]) is float
+    assert settings["lr"] == 0.25
+    assert json.loads(json.dumps(settings))["betas"] == [0, 0.25]
+
+
 # ------------------------------------------------------------------------------ what is refused
 
 
@@ -340,6 +506,25 @@ def test_networks_of_two_runs_are_told_apart(plain, hier):
         convert.from_states({"critic": swapped["critic"]})
 
 
+def test_one_depth_and_one_attention_for_both_networks_is_said_to_be_the_reason():
+    """G_depth, D_depth, G_attn and D_attn are options of one run of the original."""
+    one, other = made(32, depth=1), made(32, depth=2)
+    message = r"prpr has one attention_at and one depth for both: depth: 1 before, 2 in critic\. L"
+    with pytest.raises(DataError, match=message) as error:
+        convert.from_states({"generator": one["G"], "critic": other["D"]})
+    assert "of one run" in str(error.value)
+    assert "Leave the critic out" in str(error.value)
+    assert "Give files of one run" not in str(error.value)
+    # Two generators are of one depth in any run.
+    with pytest.raises(DataError, match=r"depth: 1 before, 2 in ema\. Give files of one run"):
+        convert.from_states({"generator": one["G"], "ema": other["G"]})
+    # What the original calls D_attn = 16, after each block of the critic.
+    all_blocks = made(32, depth=1, attention_at=(8, 16))["D"]
+    some = made(32, depth=1, attention_at=(16,))["G"]
+    with pytest.raises(DataError, match=r"attention at 8: in critic only; at 32 .* D_attn = 16 is"):
+        convert.from_states({"generator": some, "critic": all_blocks})
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
@@ -358,6 +543,103 @@ def test_something_else_is_no_biggan(state, message):
 def test_a_tensor_that_the_model_is_told_by_is_named_when_missing(plain):
     with pytest.raises(DataError, match=r"linear.weight is missing, so its model cannot be told"):
         convert.from_states(states(plain, G={"linear.weight": None}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks.extra": np.ones(1, np.float32)}, r"blocks\.extra: not in this model"),
+        ({"blocks.0.weight": np.ones(1, np.float32)}, r"blocks\.0\.weight: not in this model"),
+        (
+            {"blocks.a.0.conv1.weight": np.ones((1, 1, 3, 3), np.float32)},
+            r"blocks\.a\.0\.conv1\.weight: not in this model",
+        ),
+        # As many blocks would be listed as memory holds.
+        (
+            {"blocks.999999999.0.conv1.weight": np.ones((1, 1, 3, 3), np.float32)},
+            r"blocks\.999999999\.0\.conv1\.weight: not in this model",
+        ),
+        (
+            {"blocks.1.0.conv2.weight": np.float32(1)},
+            r"blocks\.1\.0\.conv2\.weight: shape \(\) instead of",
+        ),
+        ({"shared.weight": np.ones((0, 6), np.float32)}, r"number of classes is 0, which no"),
+        ({"shared.weight": np.ones((5, 0), np.float32)}, r"shared_dim is 0, which no"),
+    ],
+)
+def test_content_of_any_form_is_refused_without_a_traceback(hier, changes, message):
+    with pytest.raises(DataError, match=message):
+        convert.from_states(states(hier, G=changes))
+
+
+def test_a_deep_generator_needs_a_class_embedding_and_a_z_beside_it(deep):
+    narrow = {"linear.weight": states(deep)["generator"]["linear.weight"][:, :4]}
+    with pytest.raises(DataError, match=r"dim_z is -2, which no BigGAN has"):
+        convert.from_states(states(deep, G=narrow))
+    with pytest.raises(DataError, match=r"shared\.weight is missing"):
+        convert.from_states(states(deep, G={"shared.weight": None}))
+
+
+@pytest.mark.parametrize(
+    ("norm", "count", "message"),
+    [
+        ("mybn", np.zeros(2, np.float32), r"accumulation_counter: shape \(2,\) instead of \(1,\)"),
+        ("mybn", np.full(1, np.nan, np.float32), r"accumulation_counter: \[nan\] is no number of"),
+        ("cross_replica", np.zeros((0,), np.int64), r"tracked: shape \(0,\) instead of \(\)"),
+        ("cross_replica", np.array(np.inf), r"num_batches_tracked: inf is no number of batches"),
+    ],
+)
+def test_a_counter_that_is_none_is_listed(hier, norm, count, message):
+    mean, var, counter = names.NORMS[norm]
+    state = {}
+    for name, value in states(hier)["generator"].items():
+        prefix, _, leaf = name.rpartition(".")
+        own = {"stored_mean": mean, "stored_var": var}.get(leaf, leaf)
+        state[f"{prefix}.{own}" if prefix else own] = value
+        if leaf == "stored_mean":
+            state[f"{prefix}.{counter}"] = count
+    with pytest.raises(DataError, match=message):
+        convert.from_states({"ema": state})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"generator.gen_z.weight_orig": np.float32(1)},
+            r"gen_z\.weight_orig: .*other than 2 axes",
+        ),
+        (
+            {"generator.layers.1.conv_0.weight_orig": np.float32(1)},
+            r"layers\.1\.conv_0\.weight_orig: shape \(\) instead of",
+        ),
+        (
+            {"generator.layers.1.conv_0.weight_orig": np.ones((0, 4, 1, 1), np.float32)},
+            r"layers\.1\.conv_0\.weight_orig: shape \(0, 4, 1, 1\) instead of",
+        ),
+        (
+            {"generator.gen_z.bias": np.ones((16, 0), np.float32)},
+            r"gen_z\.bias: .*other than 1 axes",
+        ),
+        (
+            {"generator.bn.weight_u": np.ones(1, np.float32)},
+            r"generator\.bn\.weight_u: not in this model",
+        ),
+        (
+            {"generator.layers.1.conv_0.weight_orig": None},
+            r"generator\.layers\.1\.conv_0\.weight_v: not in this model",
+        ),
+        (
+            {"shared.weight": np.ones((5, 4), np.float32)},
+            r"shared\.weight is a second shared\.weight",
+        ),
+        ({"generator.bn.bias": np.ones(4, np.int64)}, r"generator\.bn\.bias: int64 instead of"),
+    ],
+)
+def test_what_huggingface_never_wrote_is_listed(published, changes, message):
+    state = {k: v for k, v in {**published, **changes}.items() if v is not None}
+    with pytest.raises(DataError, match=message):
+        convert.from_states({"ema": state})
 
 
 def test_huggingface_files_are_as_strictly_read():
@@ -397,6 +679,28 @@ def test_without_torch_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(Exception, match=r"pip install 'prpr\[torch\]'"):
         convert.from_files(ema=HERE / "G_ema.pth")
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.5.1+cu121", "2.9.1", "unknown"])
+def test_a_torch_that_may_run_a_files_code_is_refused(monkeypatch, version):
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__=version))
+    with pytest.raises(PrprError, match=r"may run code .*install 2\.10 or later") as error:
+        convert.from_files(ema=HERE / "G_ema.pth")
+    assert f"PyTorch {version} " in str(error.value)
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.13.0+cpu", "3.0"])
+def test_a_torch_that_does_not_is_taken(monkeypatch, version):
+    fake = types.SimpleNamespace(__version__=version)
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    assert pth._torch() is fake
+
+
+def test_the_extra_asks_for_the_torch_that_is_accepted():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    oldest = ".".join(map(str, pth.OLDEST))
+    assert setup["options.extras_require"]["torch"].strip() == f"torch>={oldest}"
 
 
 def test_zip_and_legacy_files_there_and_back(tmp_path):
@@ -482,6 +786,38 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
             convert.from_files(generator=tmp_path / name)
     with pytest.raises(DataError, match="not the state of an optimiser"):
         convert.from_files(ema=HERE / "G_ema.pth", optimizers=[HERE / "G_ema.pth"])
+    for content in (
+        {"state": [], "param_groups": []},
+        {"state": {}, "param_groups": None},
+        {"state": {0: 1}, "param_groups": []},
+        {"state": {}, "param_groups": [1]},
+    ):
+        torch.save(content, tmp_path / "optim.pth")
+        with pytest.raises(DataError, match="not the state of an optimiser"):
+            pth.read_optimizer(tmp_path / "optim.pth")
+
+
+def test_tensors_that_numpy_lacks_are_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    for tensor, kind in (
+        (torch.eye(2).to_sparse(), "sparse_coo float32"),
+        (torch.ones(2).to(torch.float8_e4m3fn), "strided float8_e4m3fn"),
+    ):
+        torch.save({"linear.weight": tensor}, tmp_path / "G.pth")
+        with pytest.raises(DataError, match=rf"G\.pth: linear\.weight is a tensor of {kind}"):
+            pth.read_state(tmp_path / "G.pth")
+        group = {"params": [0]}
+        torch.save({"state": {0: {"exp_avg": tensor}}, "param_groups": [group]}, tmp_path / "o.pth")
+        with pytest.raises(DataError, match=rf"o\.pth: exp_avg of parameter 0 is a .*{kind}"):
+            pth.read_optimizer(tmp_path / "o.pth")
+
+
+def test_a_learning_rate_in_a_tensor_is_a_number(tmp_path):
+    torch = pytest.importorskip("torch")
+    group = {"params": [0], "lr": torch.tensor(0.25)}
+    torch.save({"state": {0: {}}, "param_groups": [group]}, tmp_path / "o.pth")
+    settings = convert.adam.groups(pth.read_optimizer(tmp_path / "o.pth"), "o")
+    assert settings == {"lr": 0.25}
 
 
 def test_the_command_converts_says_what_it_saw_and_goes_back(tmp_path):
@@ -511,6 +847,98 @@ def test_the_command_converts_says_what_it_saw_and_goes_back(tmp_path):
     both = run("--to-pth", out, "--ema", "x", "--out", tmp_path / "pth")
     assert both.returncode == 2
     assert "--to-pth and --ema" in both.stderr
+
+
+def command():
+    """scripts/convert_biggan as a module."""
+    file, module = ROOT / "scripts/convert_biggan", types.ModuleType("convert_biggan")
+    module.__file__ = str(file)
+    exec(compile(file.read_text(), file, "exec"), module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize("option", ["--truncation=1", "--sn-eps=0", "--bn-eps=1e-5"])
+def test_the_way_back_takes_no_options_of_the_way_there(monkeypatch, capsys, tmp_path, option):
+    arguments = ["", "--to-pth", str(tmp_path), "--out", str(tmp_path / "pth"), option]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert command().main() == 2
+    assert f"--to-pth and {option.split('=')[0]}:" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder(plain, tmp_path):
+    """(weights, a folder of .pth files that a test may write over)."""
+    convert.write(tmp_path / "w", convert.from_states(states(plain)))
+    (tmp_path / "pth").mkdir()
+    for name in ("G", "D"):
+        (tmp_path / f"pth/{name}.pth").write_text("old")
+    return tmp_path / "w", tmp_path / "pth"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])
+def test_files_back_are_written_together_or_not_at_all(monkeypatch, folder, error):
+    torch = pytest.importorskip("torch")
+    held, out = folder
+    before, save = contents(out), torch.save
+
+    def fail(content, path):
+        save(content, path)
+        if "D.pth" in str(path):
+            raise error("no space")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(DataError if error is OSError else error):
+        convert.to_files(held, out, overwrite=True)
+    assert contents(out) == before
+
+
+def test_an_interrupt_between_two_renames_waits_for_the_last(monkeypatch, folder):
+    pytest.importorskip("torch")
+    held, out = folder
+    replace = os.replace
+
+    def interrupted(source, target):
+        signal.raise_signal(signal.SIGINT)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert.to_files(held, out, overwrite=True)
+    after = contents(out)
+    assert set(after) == {"G.pth", "G_ema.pth", "D.pth"}
+    assert b"old" not in after.values()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_an_interrupted_command_says_whether_it_wrote(
+    monkeypatch, capsys, folder, plain, way, written
+):
+    pytest.importorskip("torch")
+    held, out = folder
+    arguments = ["--to-pth", str(held), "--out", str(out), "--overwrite"]
+    if way == "there":
+        held = held.with_name("new")
+        arguments = ["--ema", str(HERE / "G_ema.pth"), "--out", str(held)]
+        out = held
+    name = {"there": "write", "back": "to_files"}[way]
+    function = getattr(convert, name)
+
+    def interrupt(*given):
+        if written:
+            function(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert, name, interrupt)
+    monkeypatch.setattr(sys, "argv", ["", *arguments])
+    assert command().main() == 130
+    said = f"{out} was written and is whole" if written else "nothing was written"
+    assert capsys.readouterr().err == f"convert_biggan: interrupted; {said}\n"
 
 
 def test_nothing_is_written_when_something_is_wrong(tmp_path):

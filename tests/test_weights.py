@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prpr import checkpoint, weights
-from prpr.errors import CheckpointError
+from prpr.errors import CheckpointError, ConfigError
 from prpr.weights import Weights
 
 MODEL = {
@@ -161,6 +161,19 @@ def test_every_difference_from_a_configuration_is_listed_with_its_mend(tmp_path,
         "the data has 2 classes, the weights have 3",
     ):
         assert line in str(error.value)
+
+
+def test_images_of_other_channels_are_a_difference(tmp_path, whole):
+    write(tmp_path / "w", whole)
+    info = weights.read_info(tmp_path / "w")
+    weights.check(tmp_path / "w", info, MODEL, 8, 3, channels=3)
+    with pytest.raises(CheckpointError, match=r"data has 1 channels, the weights 3: use colour"):
+        weights.check(tmp_path / "w", info, MODEL, 8, 3, channels=1)
+
+
+def test_a_knob_that_no_model_has_is_refused():
+    with pytest.raises(ConfigError, match=r"unknown knob of config\.model 'dimz'.*'dim_z'"):
+        weights.networks({**MODEL, "dimz": 4}, 8, 3)
 
 
 def test_a_generator_alone_asks_nothing_of_the_critic(tmp_path, whole):

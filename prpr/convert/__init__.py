@@ -4,12 +4,14 @@
     convert.write("weights", converted)
     convert.to_files("weights", "pth")
 
-Families: BigGAN and BigGAN-deep of ajbrock/BigGAN-PyTorch (generator, critic, Adam's moments),
-and huggingface's BigGAN-deep (generator). `from_states` and `to_states` are the pure mappings
-between state dicts {name: array} and Flax trees; only `prpr.convert.pth` knows PyTorch. Every
-tensor is accounted for by name (`prpr.convert.names`), or nothing is written.
+Families: BigGAN and BigGAN-deep of ajbrock/BigGAN-PyTorch (generator, critic, and Adam's moments,
+which are kept for the way back only), and huggingface's BigGAN-deep (generator). `from_states` and
+`to_states` are the pure mappings between state dicts {name: array} and Flax trees; only
+`prpr.convert.pth` knows PyTorch. Every tensor is accounted for by name (`prpr.convert.names`), or
+nothing is written.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +76,7 @@ def from_states(
     states: Mapping[str, State],
     optimizers: Mapping[str, Mapping[str, Any]] | None = None,
     *,
-    truncation: float = 1.0,
+    truncation: float | None = None,
     sn_eps: float | None = None,
     bn_eps: float | None = None,
     files: Mapping[str, str] | None = None,
@@ -85,20 +87,26 @@ def from_states(
       states: {"generator", "ema", "critic": {name: array}}; at least one of the first two, and
         one of them alone stands for both.
       optimizers: {what messages call it: an optimiser's state}, as `pth.read_optimizer` gives.
-      truncation: at which huggingface's tables of moments are read.
+      truncation: at which huggingface's tables of moments are read; None for 1.
       sn_eps, bn_eps: of the norms; None for those of the published runs.
       files: {key of `states`: what messages call it}.
 
     Raises:
       DataError: tensors that are missing, left over, misshapen or not finite, all listed;
         networks that do not belong together.
-      ConfigError: no generator, or a truncation outside (0, 1].
+      ConfigError: no generator, a truncation outside (0, 1] or for files that have no tables, an
+        ε that is not positive and finite.
     """
-    if "generator" not in states and "ema" not in states:
-        raise ConfigError("no generator: give --generator G.pth, --ema G_ema.pth, or both")
+    _check_options(states, sn_eps, bn_eps)
     files = {**{name: name for name in states}, **(files or {})}
     huggingfaces = [name for name in states if huggingface.is_huggingface(states[name])]
     family = "huggingface" if huggingfaces else "BigGAN-PyTorch"
+    if truncation is not None and not huggingfaces:
+        raise ConfigError(
+            f"truncation = {truncation!r}: BigGAN-PyTorch's files have no moments by truncation, "
+            "only huggingface's; leave --truncation out"
+        )
+    truncation = 1.0 if truncation is None else truncation
     states = {
         name: huggingface.to_biggan(state, truncation) if name in huggingfaces else state
         for name, state in states.items()
@@ -114,6 +122,7 @@ def from_states(
     model, resolution, classes = infer.together({files[name]: f for name, f in found.items()})
     logged = any(key.endswith(".sv0") for state in states.values() for key in state)
     sn, bn, why = infer.epsilons(family, model, logged)
+    whys = ["as given" if given is not None else why for given in (sn_eps, bn_eps)]
     model |= {
         "sn_eps": sn if sn_eps is None else sn_eps,
         "bn_eps": bn if bn_eps is None else bn_eps,
@@ -146,8 +155,20 @@ def from_states(
         Weights(generator, nets.get("ema", generator), nets.get("critic"), **moments),
         *size,
         source,
-        _told(family, *size, leaves, why if sn_eps is None or bn_eps is None else "as given"),
+        _told(family, *size, leaves, whys),
     )
+
+
+def _check_options(
+    given: Mapping[str, Any], sn_eps: float | None = None, bn_eps: float | None = None, **_: Any
+) -> None:
+    """What can be refused before files are read; see `from_states`."""
+    if "generator" not in given and "ema" not in given:
+        raise ConfigError("no generator: give --generator G.pth, --ema G_ema.pth, or both")
+    for name, value in (("sn_eps", sn_eps), ("bn_eps", bn_eps)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} = {value!r}: must be a finite number above 0")
 
 
 def _optimizers(
@@ -168,7 +189,7 @@ def _optimizers(
             raise DataError(f"{what} is a second optimiser of the {network}: give one for each")
         own = adam.to_optax(state, tables[network][0], what)
         moments[key] = {**own, "mu": _nested(own["mu"]), "nu": _nested(own["nu"])}
-        settings[key] = adam.groups(state)
+        settings[key] = adam.groups(state, what)
     return moments, settings
 
 
@@ -178,7 +199,7 @@ def _told(
     resolution: int,
     classes: int,
     leaves: Mapping[str, dict[str, tuple[int, ...]]],
-    why: str,
+    whys: Sequence[str],
 ) -> list[str]:
     kind = "BigGAN-deep" if model["name"] == "biggan_deep" else "BigGAN"
     lines = [f"{kind} of {family}, {resolution} x {resolution}, {classes} classes"]
@@ -195,7 +216,9 @@ def _told(
     parts.append("hierarchical" if model["hierarchical"] else "not hierarchical")
     sides = ", ".join(map(str, model["attention_at"])) or "none"
     lines.append(f"{', '.join(parts)}; attention at {sides}")
-    lines.append(f"ε: spectral norm {model['sn_eps']:g}, batch norm {model['bn_eps']:g} ({why})")
+    sn, bn = (f"{model[name]:g}" for name in ("sn_eps", "bn_eps"))
+    sn += f" ({whys[0]})" if whys[0] != whys[1] else ""
+    lines.append(f"ε: spectral norm {sn}, batch norm {bn} ({whys[1]})")
     if family == "BigGAN-PyTorch" and model["bn_eps"] != 1e-5:
         lines.append("the original's last batch norm has ε = 1e-05 whatever the others have")
     return lines
@@ -218,6 +241,7 @@ def from_files(
 
     given = {"generator": generator, "ema": ema, "critic": critic}
     files = {name: os.fspath(path) for name, path in given.items() if path}
+    _check_options(files, **options)
     states = {name: pth.read_state(path) for name, path in files.items()}
     moments = {os.fspath(path): pth.read_optimizer(path) for path in optimizers}
     return from_states(states, moments, files=files, **options)
@@ -262,7 +286,9 @@ def to_states(
 def to_files(
     directory: str | os.PathLike, out: str | os.PathLike, overwrite: bool = False
 ) -> list[Path]:
-    """Writes G.pth, G_ema.pth, D.pth (and optimisers) that the original loads. Needs PyTorch.
+    """Writes G.pth, G_ema.pth, D.pth (and optimisers) that the original loads, all or none.
+
+    Needs PyTorch.
 
     Raises:
       CheckpointError: `directory` holds no weights.
@@ -273,7 +299,7 @@ def to_files(
     held, info = weights.read_weights(directory)
     states = to_states(held, info.model, info.source)
     folder = Path(out)
-    paths = {folder / f"{name}.pth": state for name, state in states.items()}
+    paths: dict[Path, Any] = {folder / f"{name}.pth": state for name, state in states.items()}
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
         raise WorkdirError(
@@ -283,6 +309,5 @@ def to_files(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkdirError(f"cannot make the folder {folder}: {error.strerror}") from error
-    for path, state in paths.items():
-        pth.write(path, state)
+    pth.write(paths)
     return list(paths)

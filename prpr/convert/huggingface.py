@@ -34,7 +34,7 @@ _PARTS = {
     "snconv1x1_g": "g",
     "snconv1x1_o_conv": "o",
 }
-_LAYER = re.compile(r"generator\.layers\.(\d+)\.(.+)")
+_LAYER = re.compile(r"generator\.layers\.([0-9]{1,3})\.(.+)")
 
 
 def is_huggingface(names: Mapping[str, object]) -> bool:
@@ -70,12 +70,13 @@ def interpolated(table: np.ndarray, truncation: float) -> np.ndarray:
     """Running moments (n, C) at one truncation in (0, 1], as the original reads them.
 
     Row i is of truncation i / (n − 1). Between rows the original weighs the lower one by the
-    fraction by which the truncation exceeds it, and so does this.
+    fraction by which the truncation exceeds it, and so does this. At 1 the division may come out
+    above the last row (of 50 or 99), where the original fails and this takes the last.
     """
     fraction, row = math.modf(truncation / (1.0 / (len(table) - 1)))
+    if fraction == 0.0 or row >= len(table) - 1:
+        return table[min(int(row), len(table) - 1)]
     low = table[int(row)]
-    if fraction == 0.0:
-        return low
     high = table[int(row) + 1]
     return (low * np.float32(fraction) + high * np.float32(1 - fraction)).astype(np.float32)
 
@@ -97,7 +98,8 @@ def _start_vector(w: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def to_biggan(state: Mapping[str, np.ndarray], truncation: float = 1.0) -> dict[str, np.ndarray]:
     """A state dict as BigGANdeep.Generator of BigGAN-PyTorch would have it.
 
-    Tensors of unknown names keep them, so that whoever compares names finds them left over.
+    Tensors of unknown names keep them, so that whoever compares names finds them left over; u and
+    v without their weight are among those.
 
     Args:
       state: {name: array}.
@@ -105,7 +107,7 @@ def to_biggan(state: Mapping[str, np.ndarray], truncation: float = 1.0) -> dict[
 
     Raises:
       ConfigError: a truncation outside (0, 1].
-      DataError: tensors that the translation needs are missing or misshapen.
+      DataError: tensors that the translation needs are missing or misshapen, or two are the same.
     """
     if not 0 < truncation <= 1:
         raise ConfigError(f"truncation = {truncation!r}: must be in (0, 1]")
@@ -113,29 +115,36 @@ def to_biggan(state: Mapping[str, np.ndarray], truncation: float = 1.0) -> dict[
     _check(state)
     classes = state["embeddings.weight"].shape[0]
     out: dict[str, np.ndarray] = {"shared.weight": state["embeddings.weight"].T}
+
+    def put(name: str, value: np.ndarray, source: str) -> None:
+        if name in out:
+            raise DataError(f"{source} is a second {name}: give an unmodified pytorch_model.bin")
+        out[name] = value
+
     for name, value in state.items():
         module, _, leaf = name.rpartition(".")
         there = _module(module, prefixes)
-        if name == "embeddings.weight" or (leaf in _SN[1:] and there):
+        alone = leaf in _SN[1:] and f"{module}.weight_orig" not in state
+        if name == "embeddings.weight" or (leaf in _SN[1:] and there and not alone):
             continue  # with its weight
         layer = _LAYER.fullmatch(name)
         if layer and layer[2] == "gamma":
             gamma = value.reshape(()) if value.shape == (1,) else value
-            out[f"{prefixes[int(layer[1])]}.gamma"] = gamma
-        elif there is None:
-            out[name] = value
+            put(f"{prefixes[int(layer[1])]}.gamma", gamma, name)
+        elif there is None or alone:
+            put(name, value, name)
         elif leaf == "weight_orig":
             u, v = state[f"{module}.weight_u"], state[f"{module}.weight_v"]
             matrix = value.reshape(len(value), -1)
-            out[f"{there}.weight"] = value
-            out[f"{there}.u0"] = _start_vector(matrix, u, v)[None]
-            out[f"{there}.sv0"] = np.array([u @ matrix @ v], np.float32)
+            put(f"{there}.weight", value, name)
+            put(f"{there}.u0", _start_vector(matrix, u, v)[None], name)
+            put(f"{there}.sv0", np.array([u @ matrix @ v], np.float32), name)
         elif leaf in ("running_means", "running_vars"):
             own = {"running_means": "stored_mean", "running_vars": "stored_var"}[leaf]
-            out[f"{there}.{own}"] = interpolated(value, truncation)
+            put(f"{there}.{own}", interpolated(value, truncation), name)
         else:
             own = "gain" if (there, leaf) == ("output_layer.0", "weight") else leaf
-            out[f"{there}.{own}"] = value
+            put(f"{there}.{own}", value, name)
     _reorder(out, classes)
     return out
 
@@ -145,14 +154,16 @@ def _check(state: Mapping[str, np.ndarray]) -> None:
     wrong = []
     if state.get("embeddings.weight", np.zeros(())).ndim != 2:
         wrong.append("embeddings.weight: missing, or no matrix")
-    for leaf in ("weight_orig", "bias"):
-        if not state.get(f"generator.gen_z.{leaf}", np.zeros(())).ndim:
-            wrong.append(f"generator.gen_z.{leaf}: missing")
+    for leaf, rank in (("weight_orig", 2), ("bias", 1)):
+        if state.get(f"generator.gen_z.{leaf}", np.zeros(())).ndim != rank:
+            wrong.append(f"generator.gen_z.{leaf}: missing, or of other than {rank} axes")
     for name, value in state.items():
         module, _, leaf = name.rpartition(".")
         if leaf in ("running_means", "running_vars") and (value.ndim != 2 or len(value) < 2):
             wrong.append(f"{name}: shape {value.shape} instead of (truncations, channels)")
-        if leaf == "weight_orig":
+        if leaf == "weight_orig" and (value.ndim < 2 or not value.size):
+            wrong.append(f"{name}: shape {value.shape} instead of (outputs, inputs, ...)")
+        elif leaf == "weight_orig":
             sizes = (len(value), value[0].size)
             for other, size in zip(_SN[1:], sizes, strict=True):
                 found = state.get(f"{module}.{other}")
@@ -160,7 +171,9 @@ def _check(state: Mapping[str, np.ndarray]) -> None:
                     wrong.append(f"{module}.{other}: missing")
                 elif found.shape != (size,):
                     wrong.append(f"{module}.{other}: shape {found.shape} instead of ({size},)")
-        if not np.isfinite(value).all():
+        if value.dtype.kind != "f":
+            wrong.append(f"{name}: {value.dtype} instead of float32")
+        elif not np.isfinite(value).all():
             wrong.append(f"{name}: has NaN or infinity")
     if wrong:
         raise DataError(

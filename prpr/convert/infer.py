@@ -3,6 +3,7 @@
 What cannot be read off them is neither in the file: ε of the norms, see `epsilons`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,12 @@ from prpr.models import architecture
 from prpr.models.architecture import Block
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+# The original has no 8. A BigGAN-deep of that size and depth 3 has as many blocks, of the same
+# widths, as one at 32 of depth 1.
+_SIZES = tuple(size for size in architecture.ARCHITECTURES if size != 8)
+# Three digits: a name of the original's form must not make a list of any length.
+_CONV = re.compile(r"blocks\.([0-9]{1,3})\.([0-9]{1,3})\.conv.*")
 
 
 class Found(NamedTuple):
@@ -40,15 +47,29 @@ def recognise(state: Mapping[str, np.ndarray], what: str) -> Found:
     """
     shapes = {name: value.shape for name, value in state.items()}
     if any(name.startswith("output_layer.") for name in shapes):
-        return _generator(shapes, what)
+        return _checked(_generator(shapes, what), what)
     if "embed.weight" in shapes:
-        return _critic(shapes, what)
+        return _checked(_critic(shapes, what), what)
     some = ", ".join(list(shapes)[:3])
     raise DataError(
         f"{what} is no BigGAN: it has neither a generator's output_layer nor a critic's embed "
         f"(its tensors begin with {some}). Give G.pth, G_ema.pth or D.pth of BigGAN-PyTorch, or "
         "a huggingface pytorch_model.bin."
     )
+
+
+def _checked(found: Found, what: str) -> Found:
+    """The same; raises DataError for a size that no network has."""
+    sizes = {"number of classes": found.num_classes, **found.model}
+    for name, value in sizes.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value > 0 or name == "output_ch":
+                continue
+            raise DataError(
+                f"{what}: by the shapes of its tensors {name} is {value}, which no BigGAN has; "
+                "nothing is written. Give a whole, unmodified state dict."
+            )
+    return found
 
 
 def _shape(shapes: Shapes, name: str, rank: int, what: str) -> tuple[int, ...]:
@@ -62,18 +83,20 @@ def _shape(shapes: Shapes, name: str, rank: int, what: str) -> tuple[int, ...]:
 
 
 def _positions(shapes: Shapes) -> list[tuple[int, int]]:
-    """(i, j) of every residual block blocks.i.j in order, gaps filled."""
-    parts = [name.split(".") for name in shapes if name.startswith("blocks.")]
-    found = [(int(p[1]), int(p[2])) for p in parts if p[3].startswith("conv")]
+    """(i, j) of every residual block blocks.i.j in order, gaps filled.
+
+    Other names below blocks are passed over here, and found left over by `names.to_ours`.
+    """
+    found = [(int(m[1]), int(m[2])) for m in map(_CONV.fullmatch, shapes) if m]
     inner = max((j for _, j in found), default=0) + 1
     return [(i, j) for i in range(max((i for i, _ in found), default=-1) + 1) for j in range(inner)]
 
 
 def _widths(shapes: Shapes, deep: bool) -> list[int]:
-    """Output channels of every residual block, in order; 0 where that tensor is missing."""
+    """Output channels of every residual block, in order; 0 where that tensor has none."""
     last = "conv4" if deep else "conv2"
     names = [f"blocks.{i}.{j}.{last}.weight" for i, j in _positions(shapes)]
-    return [shapes.get(name, (0,))[0] for name in names]
+    return [(shapes.get(name) or (0,))[0] for name in names]
 
 
 def _fit(
@@ -118,13 +141,13 @@ def _generator(shapes: Shapes, what: str) -> Found:
     deep = any(".conv4." in name for name in shapes)
     rows = {
         (size, depth): architecture.generator_blocks(size, depth)
-        for size in architecture.ARCHITECTURES
+        for size in _SIZES
         for depth in (range(1, 5) if deep else (1,))
     }
     resolution, depth, ch = _fit(_widths(shapes, deep), rows, what)
     first = _shape(shapes, "linear.weight", 2, what)[1]
     gain = _shape(shapes, "blocks.0.0.bn1.gain.weight", 2, what)
-    shared = "shared.weight" in shapes
+    shared = deep or "shared.weight" in shapes  # the original has no deep one without
     model: dict[str, Any] = {
         "name": "biggan_deep" if deep else "biggan",
         "generator_ch": ch,
@@ -144,8 +167,7 @@ def _generator(shapes: Shapes, what: str) -> Found:
         classes = gain[0]
         model |= {"dim_z": first, "hierarchical": False}
     outputs = _shape(shapes, "output_layer.2.weight", 4, what)[0]
-    if outputs > 3:
-        model["output_ch"] = outputs
+    model["output_ch"] = outputs if outputs > 3 else 0
     return Found(
         "generator", model, _attention(shapes, rows[resolution, depth]), resolution, classes
     )
@@ -155,7 +177,7 @@ def _critic(shapes: Shapes, what: str) -> Found:
     deep = any(".conv4." in name for name in shapes)
     rows = {
         (size, depth): architecture.critic_blocks(size, deep, depth)
-        for size in architecture.ARCHITECTURES
+        for size in _SIZES
         for depth in (max((j for _, j in _positions(shapes)), default=0) + 1,)
     }
     resolution, depth, ch = _fit(_widths(shapes, deep), rows, what)
@@ -177,10 +199,13 @@ def together(parts: Mapping[str, Found]) -> tuple[dict[str, Any], int, int]:
       parts: {file: what was found in it}.
 
     Raises:
-      DataError: lists in what they do not belong together.
+      DataError: lists in what they do not belong together, or in what the original allows two
+        networks to differ and prpr does not: depth, and where attention is applied. At 32 the
+        original gives all blocks of a critic the side 16, so that its D_attn = 16 is
+        attention_at = 8, 16 here, and fits a generator of G_attn = 8_16 only.
     """
     (first, one), *others = parts.items()
-    wrong = []
+    wrong, apart = [], []
     model, attention = dict(one.model), dict(one.attention)
     for what, found in others:
         for name, a, b in (
@@ -189,16 +214,27 @@ def together(parts: Mapping[str, Found]) -> tuple[dict[str, Any], int, int]:
         ):
             if a != b:
                 wrong.append(f"{name}: {a} in {first}, {b} in {what}")
+        ours = apart if found.network != one.network else wrong
         for knob, value in found.model.items():
             if model.setdefault(knob, value) != value:
-                wrong.append(f"{knob}: {model[knob]} before, {value} in {what}")
+                line = f"{knob}: {model[knob]} before, {value} in {what}"
+                (ours if knob == "depth" else wrong).append(line)
         for side, present in found.attention.items():
             if attention.setdefault(side, present) != present:
                 which = f"{what} only" if present else f"{first} only"
-                wrong.append(f"attention at {side}: in {which}")
+                ours.append(f"attention at {side}: in {which}")
     if wrong:
         raise DataError(
-            f"these networks do not belong together: {'; '.join(wrong)}. Give files of one run."
+            f"these networks do not belong together: {'; '.join(wrong + apart)}. Give files of one "
+            "run."
+        )
+    if apart:
+        if one.resolution == 32 and any(line.startswith("attention") for line in apart):
+            apart.append("at 32 the original's D_attn = 16 is attention at 8 and 16 here")
+        raise DataError(
+            "these networks may be of one run, but prpr has one attention_at and one depth for "
+            f"both: {'; '.join(apart)}. Leave the critic out, and one is made and fitted, or give "
+            "networks of equal attention and depth."
         )
     model["attention_at"] = [side for side, present in sorted(attention.items()) if present]
     return model, one.resolution, one.num_classes

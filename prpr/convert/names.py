@@ -216,7 +216,9 @@ def to_ours(
     for line in table:
         if line.theirs not in state:
             wrong.append(f"{line.theirs}: missing")
-        elif line.ours:
+        elif not line.ours:
+            wrong += _wrong_counter(line.theirs, state[line.theirs])
+        else:
             expected = line.their_shape(leaves[line.ours])
             found = state[line.theirs].shape
             if found != expected:
@@ -247,6 +249,23 @@ def to_ours(
     return out, {k: 0.0 if "accumulation" in k else v for k, v in counters.items()}
 
 
+def _wrong_counter(name: str, value: np.ndarray) -> list[str]:
+    """In what a counter of batches is none."""
+    expected = _count(name, 0).shape
+    if value.shape != expected:
+        return [f"{name}: shape {value.shape} instead of {expected}"]
+    if value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+        return [f"{name}: {value} is no number of batches"]
+    return []
+
+
+def _count(name: str, count: float) -> np.ndarray:
+    """A counter as the original keeps it: PyTorch's own is a whole number without axes."""
+    if name.endswith("num_batches_tracked"):
+        return np.array(int(count), np.int64)
+    return np.array([count], np.float32)
+
+
 def _counter_of(name: str) -> str:
     return f"{name.rpartition('.')[0]}.accumulation_counter"
 
@@ -275,8 +294,6 @@ def to_theirs(
             out[line.theirs] = np.array(
                 line.layout.to_theirs(np.asarray(ours[line.ours])), order="C"
             )
-        elif line.theirs.endswith("num_batches_tracked"):
-            out[line.theirs] = np.array(int(counters.get(line.theirs, 0)), np.int64)
         else:
-            out[line.theirs] = np.array([counters.get(line.theirs, 0)], np.float32)
+            out[line.theirs] = _count(line.theirs, counters.get(line.theirs, 0))
     return out

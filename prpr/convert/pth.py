@@ -1,15 +1,19 @@
 """PyTorch's files, the one place that imports torch: read without running what is in them.
 
 A .pth is a pickle, and a pickle can hold code that runs when it is read. Everything here is
-loaded with `weights_only=True`, which builds tensors and plain containers and refuses the rest.
+loaded with `weights_only=True`, which builds tensors and plain containers and refuses the rest,
+by a PyTorch that keeps that promise.
 """
 
+import contextlib
 import os
 import pickle
 import re
+import signal
+import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,9 @@ import numpy as np
 from prpr.errors import DataError, PrprError
 
 Path_ = str | os.PathLike
+# Before 2.6 weights_only could run a file's code (CVE-2025-32434), before 2.10 a file could corrupt
+# memory (CVE-2026-24747). As in setup.cfg.
+OLDEST = (2, 10)
 
 
 def _torch() -> Any:
@@ -27,6 +34,12 @@ def _torch() -> Any:
         raise PrprError(
             "reading and writing .pth files needs PyTorch: pip install 'prpr[torch]'"
         ) from None
+    version = re.match(r"(\d+)\.(\d+)", torch.__version__)
+    if not version or tuple(map(int, version.groups())) < OLDEST:
+        raise PrprError(
+            f"PyTorch {torch.__version__} may run code from a .pth file, or let one corrupt memory "
+            "(CVE-2025-32434, CVE-2026-24747): install 2.10 or later, pip install -U 'prpr[torch]'"
+        )
     return torch
 
 
@@ -66,13 +79,23 @@ def _damaged(path: Path_, error: Exception) -> DataError:
     )
 
 
-def _array(value: Any) -> np.ndarray:
-    """A tensor as an array; half precision becomes float32, which holds it exactly."""
+def _array(value: Any, where: str) -> np.ndarray:
+    """A tensor as an array; half precision becomes float32, which holds it exactly.
+
+    Raises:
+      DataError: NumPy has no such tensor, sparse, quantised or of float8; `where` names it.
+    """
     torch = _torch()
     value = value.detach()
-    if value.dtype in (torch.float16, torch.bfloat16):
-        value = value.float()
-    return np.array(value.numpy())
+    try:
+        if value.dtype in (torch.float16, torch.bfloat16):
+            value = value.float()
+        return np.array(value.numpy())
+    except (TypeError, RuntimeError, ValueError, MemoryError):
+        kind = f"{value.layout} {value.dtype}".replace("torch.", "")
+        raise DataError(
+            f"{where} is a tensor of {kind}, which NumPy cannot hold: save it dense and in float32"
+        ) from None
 
 
 def read_state(path: Path_) -> dict[str, np.ndarray]:
@@ -95,7 +118,9 @@ def read_state(path: Path_) -> dict[str, np.ndarray]:
             "goes after --optimizer)"
         )
     prefix = "module." if all(str(key).startswith("module.") for key in content) else ""
-    return {str(key)[len(prefix) :]: _array(value) for key, value in content.items()}
+    return {
+        str(key)[len(prefix) :]: _array(value, f"{path}: {key}") for key, value in content.items()
+    }
 
 
 def read_optimizer(path: Path_) -> dict[str, Any]:
@@ -106,28 +131,41 @@ def read_optimizer(path: Path_) -> dict[str, Any]:
     """
     torch, content = _torch(), _load(path)
     if not isinstance(content, Mapping) or set(content) != {"state", "param_groups"}:
-        raise DataError(
-            f"{path} is not the state of an optimiser: give G_optim.pth or D_optim.pth as "
-            "BigGAN-PyTorch writes them"
-        )
+        raise _no_optimizer(path)
+    entries, groups = content["state"], content["param_groups"]
+    if not isinstance(entries, Mapping) or not isinstance(groups, list | tuple):
+        raise _no_optimizer(path)
+    if not all(isinstance(one, Mapping) for one in [*entries.values(), *groups]):
+        raise _no_optimizer(path)
 
-    def plain(value: Any) -> Any:
-        return _array(value) if isinstance(value, torch.Tensor) else value
+    def plain(one: Mapping[str, Any], where: str) -> dict[str, Any]:
+        return {
+            name: _array(value, f"{path}: {name} of {where}")
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in one.items()
+        }
 
-    state = {
-        key: {name: plain(value) for name, value in one.items()}
-        for key, one in content["state"].items()
+    return {
+        "state": {key: plain(one, f"parameter {key}") for key, one in entries.items()},
+        "param_groups": [plain(one, f"group {i}") for i, one in enumerate(groups)],
     }
-    return {"state": state, "param_groups": list(content["param_groups"])}
 
 
-def write(path: Path_, content: Mapping[str, Any]) -> None:
-    """Saves a state dict, arrays as tensors; the name appears when the file is whole.
+def _no_optimizer(path: Path_) -> DataError:
+    return DataError(
+        f"{path} is not the state of an optimiser: give G_optim.pth or D_optim.pth as "
+        "BigGAN-PyTorch writes them"
+    )
+
+
+def write(contents: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Saves state dicts, arrays as tensors; the names appear together, when all files are whole.
 
     Raises:
-      DataError: the file cannot be written.
+      DataError: one of them cannot be written; then none is, or the message names those that are.
     """
-    torch, file = _torch(), Path(path)
+    torch, renamed = _torch(), []
 
     def tensors(value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -137,12 +175,41 @@ def write(path: Path_, content: Mapping[str, Any]) -> None:
             return kind((key, tensors(one)) for key, one in value.items())
         return value
 
-    fresh = file.with_name(f"tmp.{file.name}")
+    fresh = {file: file.with_name(f"tmp.{file.name}") for file in contents}
+    file = Path()
     try:
-        torch.save(tensors(content), fresh)
-        os.replace(fresh, file)
+        for file, content in contents.items():
+            if file.is_dir():
+                raise IsADirectoryError(f"{file} is a directory")
+            torch.save(tensors(content), fresh[file])
+        with _uninterrupted():
+            for file, whole in fresh.items():
+                os.replace(whole, file)
+                renamed.append(file.name)
     except (OSError, RuntimeError) as error:
-        fresh.unlink(missing_ok=True)
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        already = f" ({', '.join(renamed)} already written)" if renamed else ""
         raise DataError(
-            f"cannot write {file}: {str(error).splitlines()[0]}; free space or choose another --out"
+            f"cannot write {file}{already}: {why}; free space or choose another --out"
         ) from error
+    finally:
+        for left in fresh.values():
+            left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the block is done, so that several renames are as one."""
+    before = signal.getsignal(signal.SIGINT)
+    # Python delivers signals to the main thread alone; None is a handler that it did not set.
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
