@@ -40,6 +40,7 @@ def get_config(argument: str = "") -> config.Config:
     cfg.train.layout, cfg.train.replica_check_every = "data", 1000
     cfg.train.diagnose_every, cfg.train.checkpoint_every, cfg.train.keep_best = 500, 1000, 1
     cfg.score.n_real = cfg.score.n_fake = 10_000
+    cfg.score.encoder = "pixels"  # one class: no classifier
     if argument == "scratch":
         cfg.name = "celeba64-scratch"
         cfg.train.steps, cfg.train.warmup, cfg.critic.scale = 95_000, 0, 1.0

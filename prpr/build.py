@@ -88,6 +88,11 @@ def batches(cfg: config.Config, dataset: data.AnyDataset, seed: int) -> data.Bat
     return data.Batches(dataset, cfg.train.batch, seed, flip=cfg.data.flip, shard=part)
 
 
+def prefetch(cfg: config.Config, dataset: data.AnyDataset) -> int:
+    """Batches to prepare ahead: what is in memory is there at once, files are read and decoded."""
+    return cfg.data.prefetch if isinstance(dataset, data.FileDataset) else 0
+
+
 def _schedule(lr: float, decay: str, hold: int, steps: int) -> optax.Schedule:
     """`lr` for `hold` updates, then over `steps` updates constant or down to zero."""
     if decay == "constant":
@@ -173,6 +178,11 @@ def check(cfg: config.Config, devices: int = 1) -> Splits:
         jax.random.key(0),
         example,
     )
+    if cfg.score.encoder == "classifier" and parts.train.num_classes < 2:
+        raise ConfigError(
+            f"config.score.encoder = 'classifier': {cfg.data.name!r} has one class, and a "
+            "classifier needs two; use 'pixels'."
+        )
     need = max(cfg.score.k, cfg.score.k_coverage) + 1
     held_out = parts.held_out(cfg.score.split).size
     n_real = min(cfg.score.n_real or held_out, held_out)

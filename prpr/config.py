@@ -244,7 +244,9 @@ KNOBS: dict[str, Any] = {
         "checkpoint_every": Knob(250, _whole(1), "steps between two checkpoints"),
         "diagnose_size": Knob(2048, _whole(2), "held-out items in such a check, at most"),
         "keep": Knob(2, _whole(1), "checkpoints kept"),
-        "keep_best": Knob(0, _whole(0), "best checkpoints kept besides, by held-out α(λ)"),
+        "keep_best": Knob(
+            0, _whole(0), "best checkpoints kept besides: held-out α(λ) while calibrated"
+        ),
         "tensorboard": Knob(False, _flag, "also write TensorBoard scalars"),
         "devices": Knob(0, _whole(0), "devices to spread the runs over; 0: all"),
     },
@@ -256,6 +258,7 @@ KNOBS: dict[str, Any] = {
         ),
         "required": Knob(False, _flag, "refuse to train a base here: base.path must name one"),
         "steps": Knob(1000, _whole(1), "generator updates of the base run"),
+        "batch": Knob(0, _whole(0), "its batch; 0: train.batch"),
         "critic_steps": Knob(1, _whole(1), "its critic updates for a generator update"),
         "critic_lr": Knob(2e-3, _number(0, low_open=True), "its critic's learning rate"),
         "generator_lr": Knob(1e-3, _number(0, low_open=True), "its generator's learning rate"),
@@ -284,6 +287,9 @@ KNOBS: dict[str, Any] = {
         "level": Knob(0.95, _number(0, 1, low_open=True, high_open=True), "of the intervals"),
         "truncation": Knob(0.0, _number(0), "|z| bound in sampling; 0: none"),
         "batch": Knob(256, _whole(1), "samples drawn at once, at most"),
+        "checkpoint": Knob(
+            "last", _name("checkpoint", lambda: ("last", "best")), "scored: see train.keep_best"
+        ),
         "standing": Knob(
             0, _whole(0), "batches that moments are taken from before sampling; 0: running moments"
         ),
@@ -322,6 +328,10 @@ def validate(cfg: Config) -> None:
     _check_tree(cfg, KNOBS, "")
     if not cfg.seeds:
         raise _fail("seeds", cfg.seeds, "at least one seed, such as 0 or 0,1,2")
+    if cfg.score.checkpoint == "best" and not cfg.train.keep_best:
+        raise ConfigError(
+            "config.score.checkpoint = 'best' needs the best to be kept; set train.keep_best = 1."
+        )
     objective = objectives.get(cfg.objective)
     if not cfg.lams and not cfg.control and objective.needs_ratio:
         raise ConfigError("config.lams is empty and config.control is False: nothing to train.")
@@ -349,11 +359,11 @@ def control_of(cfg: Config) -> Config:
     """The control of a fine-tune: as many further generator updates, with the base's loss.
 
     By default it goes on exactly as the base was trained (`control_recipe = "base"`); with
-    "finetune" it takes the fine-tune's critic steps, learning rates, decay and moving average.
+    "finetune" it takes the fine-tune's batch, critic steps, rates, decay and moving average.
     """
     out = _with_base_recipe(cfg)
     if cfg.control_recipe == "finetune":
-        out.critic.steps = cfg.critic.steps
+        out.critic.steps, out.train.batch = cfg.critic.steps, cfg.train.batch
         out.critic.lr, out.generator.lr = cfg.critic.lr, cfg.generator.lr
         out.generator.ema = cfg.generator.ema
     else:
@@ -367,7 +377,7 @@ def _with_base_recipe(cfg: Config) -> Config:
     out.objective = loss
     out.critic.loss, out.critic.parametrisation, out.critic.scale = loss, "log", 1.0
     out.critic.r1 = out.critic.r2 = 0.0
-    out.critic.steps = cfg.base.critic_steps
+    out.critic.steps, out.train.batch = cfg.base.critic_steps, cfg.base.batch or cfg.train.batch
     out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr
     out.generator.ema = cfg.base.ema
     out.lams, out.control, out.normalise = (), False, False
@@ -391,7 +401,7 @@ def shrink(cfg: Config) -> Config:
         out.model.attention_at = (16,)
         out.model.generator_ch = out.model.critic_ch = 8
     out.base.required = False
-    out.base.steps, out.train.steps, out.train.warmup = 2, 2, 1
+    out.base.batch, out.base.steps, out.train.steps, out.train.warmup = 0, 2, 2, 1
     out.base.critic_steps = out.critic.steps = 1
     out.train.batch = 8
     out.train.log_every = out.train.diagnose_every = out.train.replica_check_every = 1

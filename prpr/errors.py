@@ -40,17 +40,13 @@ class Preempted(PrprError):
     command again.
 
     Args:
-      step: the step that was saved.
-      where: the folder it was saved in.
+      done: what is saved, and where.
     """
 
     exit_code = 75
 
-    def __init__(self, step: int, where: object):
-        super().__init__(
-            f"stopped by SIGTERM; saved at step {step} in {where}: the same command resumes there"
-        )
-        self.step = step
+    def __init__(self, done: str):
+        super().__init__(f"stopped by SIGTERM; {done}: the same command resumes there")
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ConfigError:

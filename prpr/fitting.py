@@ -7,13 +7,42 @@ critic; theirs is made here, once for all λ.
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from prpr import checkpoint, parallel, preempt, progress, record, train
+from prpr import checkpoint, parallel, progress, record, train
 from prpr.errors import Preempted, PrprError
-from prpr.trainer import TICKS, Job, Trained, Trainer, check_same, plain_errors
+from prpr.trainer import Job, Trained, Trainer, check_same, plain_errors
+
+# What decides when a fit has ended: it may change until it has.
+_RULE = ("base.fit_error", "base.fit_every")
+
+
+def _settings(trainer: Trainer, source: int) -> dict[str, Any]:
+    """What decides a fitted critic, as {knob: value}."""
+    read = ("data.", "model.", "critic.", "train.batch", "train.accumulate")
+    kept = {knob: value for knob, value in trainer.settings.items() if knob.startswith(read)}
+    b = trainer.cfg.base
+    return {**kept, "source": source, **dict(zip(_RULE, (b.fit_error, b.fit_every), strict=True))}
+
+
+def check(trainer: Trainer, jobs: Sequence[Job], source: int) -> None:
+    """Raises WorkdirError if a job's folder holds a critic fitted otherwise; reads only.
+
+    Args:
+      trainer, source: as for `fit_critic`.
+      jobs: the bases' jobs.
+    """
+    for job in jobs:
+        meta = checkpoint.read_meta(trainer.folder(job))
+        if meta is None:
+            continue
+        saved, now = meta.get("settings", {}), _settings(trainer, source)
+        if not meta.get("fitted"):
+            now |= {knob: saved.get(knob) for knob in _RULE}
+        check_same(saved, now, trainer.folder(job))
 
 
 def fit_critic(
@@ -38,21 +67,22 @@ def fit_critic(
       rec: the open record.
 
     Raises:
+      WorkdirError: see `check`.
+      Preempted: the system asked for an end (SIGTERM); everything is saved.
       PrprError: not reached within `base.fit_steps` updates.
     """
     b, folder = trainer.cfg.base, trainer.folder(job)
-    read = ("data.", "model.", "critic.", "train.batch", "train.accumulate")
-    kept = {knob: value for knob, value in trainer.settings.items() if knob.startswith(read)}
-    kept |= {"base.fit_error": b.fit_error, "base.fit_every": b.fit_every, "source": source}
-    meta = checkpoint.read_meta(folder)
-    if meta is not None:
-        check_same(meta.get("settings", {}), kept, folder)
-        state, meta = checkpoint.restore(folder, trainer.like())
-        if meta["fitted"]:
-            return Trained(job, jax.device_get(state), float(meta["seconds"]))
+    check(trainer, [job], source)
+    if checkpoint.latest(folder) is None:
+        state, meta = begin(job), {"seconds": 0.0, "losses": [], "error": None, "fitted": False}
     else:
-        state, meta = begin(job), {"seconds": 0.0, "losses": []}
-    at, losses, error = int(state.step), list(meta["losses"]), np.nan
+        state, meta = checkpoint.restore(folder, trainer.like())
+    at, losses, error = int(state.step), list(meta["losses"]), meta["error"]
+    # Processes that see several file systems would go on from several updates.
+    parallel.agree({f"fitting of {job.run}": (at, meta["fitted"])})
+    if meta["fitted"]:
+        return Trained(job, jax.device_get(state), float(meta["seconds"]))
+    kept, fitted, now = _settings(trainer, source), False, at
     rec.rewind(at, job.run)
     start, placed = time.monotonic(), trainer.fleet.place([state])
     parallel.say(
@@ -61,14 +91,14 @@ def fit_critic(
         f"falling (at most {b.fit_steps} updates)."
     )
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(trainer.stream(job, at, b.fit_steps))]
-        saver, stop = trainer.saver(job, stack), stack.enter_context(preempt.Preemption())
+        updates = range(at, b.fit_steps)
+        stream = stack.enter_context(trainer.stream([job], updates, lambda _: (0, True)))
+        saver = trainer.saver(job, stack)
         bar = stack.enter_context(progress.Progress(b.fit_steps, f"fit {job.run}", at))
         stack.enter_context(plain_errors())
         for now in range(at + 1, b.fit_steps + 1):
-            placed, scalars = trainer.critic_step(streams, placed, 0, True)
+            placed, scalars = trainer.critic_step(stream, placed)
             bar.update()
-            fitted = False
             if now % b.fit_every == 0 or now == b.fit_steps:
                 trainer.log(rec, [job], now, trainer.fleet.fetch(scalars, 1))
                 (values,) = trainer.check_ratio(placed, [job])
@@ -76,30 +106,31 @@ def fit_critic(
                 error = float(values["heldout_calibration_error"])
                 losses.append(float(values["heldout_loss"]))
                 fitted = error <= b.fit_error and _settled(losses)
-            stopping = stop.should_stop(next(TICKS))
-            if fitted or stopping or now % trainer.cfg.train.checkpoint_every == 0:
+            ends = trainer.stop.should_stop() or fitted or now == b.fit_steps
+            if ends or now % trainer.cfg.train.checkpoint_every == 0:
                 seconds = meta["seconds"] + time.monotonic() - start
-                about = {"fitted": fitted, "losses": losses, "settings": kept}
+                about = {"fitted": fitted, "losses": losses, "error": error, "settings": kept}
                 (state,) = trainer.fleet.copies(placed, 1)
                 saver.save(now, state, {**trainer.meta(job, seconds), **about})
-            if fitted:
-                parallel.say(
-                    f"{job.run}: critic fitted after {now} updates; held-out calibration error "
-                    f"{error:.3f}, loss {losses[-1]:.3f} (log 2 = .693 knows nothing)."
-                )
-                saver.close()
-                parallel.wait("fitted")
-                (state,) = trainer.fleet.fetch(placed, 1)
-                return Trained(job, state, meta["seconds"] + time.monotonic() - start)
-            if stopping:
-                saver.close()
-                raise Preempted(now, trainer.workdir)
-    raise PrprError(
-        f"{job.run}: after {b.fit_steps} updates the critic's held-out calibration error is "
-        f"{error:.3f} (config.base.fit_error = {b.fit_error:g}) and its loss "
-        f"{'has settled' if _settled(losses) else 'is still falling'}: raise "
-        "config.base.fit_steps or fit_error, or lower config.critic.lr."
+            if ends:
+                break
+    parallel.wait("fitted")  # the others may read what the first has written
+    if trainer.stop.requested:
+        raise Preempted(f"saved at update {now} of the critic's fit in {trainer.workdir}")
+    if not fitted:
+        raise PrprError(
+            f"{job.run}: after {now} updates the critic's held-out calibration error is "
+            f"{np.nan if error is None else error:.3f} (config.base.fit_error = {b.fit_error:g}) "
+            f"and its loss {'has settled' if _settled(losses) else 'is still falling'}: raise "
+            "config.base.fit_steps or fit_error; the same command then goes on. Or, in another "
+            "--workdir, lower config.critic.lr."
+        )
+    parallel.say(
+        f"{job.run}: critic fitted after {now} updates; held-out calibration error "
+        f"{error:.3f}, loss {losses[-1]:.3f} (log 2 = .693 knows nothing)."
     )
+    (state,) = trainer.fleet.fetch(placed, 1)
+    return Trained(job, state, meta["seconds"] + time.monotonic() - start)
 
 
 def _settled(losses: Sequence[float], checks: int = 3) -> bool:

@@ -15,6 +15,7 @@ the state, so a step is compiled once for all runs.
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 import zlib
@@ -26,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prpr.errors import ConfigError, PrprError
+from prpr.errors import ConfigError, Preempted, PrprError
 
 Tree = Any
 
@@ -64,6 +65,11 @@ def join(cluster: Cluster) -> None:
             f"{cluster.coordinator!r}, {cluster.processes}, {cluster.process_id}. On a TPU slice "
             "or under SLURM none of them is needed: use --distributed alone."
         )
+    if all(known) and not _address(cluster.coordinator):
+        raise ConfigError(
+            f"--coordinator={cluster.coordinator}: must be HOST:PORT, a port from 1 to 65535, such "
+            "as 10.0.0.1:1234."
+        )
     if all(known) and cluster.process_id >= cluster.processes:
         raise ConfigError(
             f"--process_id={cluster.process_id}: must be below --processes={cluster.processes}."
@@ -86,29 +92,67 @@ def join(cluster: Cluster) -> None:
         ) from error
 
 
+def _address(text: str) -> bool:
+    """Whether JAX can use it: what is no HOST:PORT crashes or hangs there."""
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 1 <= int(port) <= 65535
+
+
 @contextlib.contextmanager
 def session(cluster: Cluster | None) -> Iterator[None]:
     """The life of a run in several processes: joins them, and leaves without hanging.
 
     A process that fails says why and ends at once, with the exit code of its error: it cannot wait
-    for the others, which may be in the middle of a step. They notice, and end as well. With None
-    there is one process, and nothing happens here.
+    for the others, which may be in the middle of a step. They notice, and end as well. A process
+    that ends in order, or is preempted, waits until all do: the first one saves and scores
+    meanwhile, and the devices of each are needed by the others' last step. With None there is one
+    process, and nothing happens here.
     """
     if cluster is None:
         yield
         return
     join(cluster)
     try:
-        yield
-        wait("end")  # the first process scores meanwhile
+        stopped: Preempted | None = None
+        try:
+            yield
+        except Preempted as error:
+            stopped = error
+        if _anywhere(stopped is not None):
+            raise stopped or Preempted("this process had done its part")
     except BaseException as error:
         _leave(error)
 
 
+def _anywhere(flag: bool) -> bool:
+    """Waits for all processes; whether the flag is set in any."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+def _lost_another(error: BaseException) -> bool:
+    """Whether an error is what the end of another process looks like from here."""
+    if jax.process_count() == 1 or isinstance(error, PrprError):
+        return False
+    # Collectives of small programs on CPUs raise a bare ValueError that begins with a status.
+    bare = isinstance(error, ValueError) and re.match(r"(UNKNOWN|INTERNAL|UNAVAILABLE)", str(error))
+    return isinstance(error, jax.errors.JaxRuntimeError) or bare is not None
+
+
 def _leave(error: BaseException) -> NoReturn:
+    if _lost_another(error):
+        error = PrprError(
+            f"process {jax.process_index()} of {jax.process_count()} ends: another process died, "
+            f"or the network failed ({str(error).splitlines()[0][:200]}). The same command, in all "
+            "processes, resumes from the last checkpoint."
+        )
     if isinstance(error, PrprError):
         code = error.exit_code
-        print(f"error: process {jax.process_index()}: {error}", file=sys.stderr)
+        for line in (str(error), *getattr(error, "__notes__", ())):
+            print(f"error: process {jax.process_index()}: {line}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         code = 130
     else:

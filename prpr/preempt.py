@@ -23,12 +23,14 @@ class Preemption:
 
     The first SIGTERM sets a flag; a second ends the process as without this context. The old
     handler is back after the context. Outside the main thread, where Python allows no handlers,
-    nothing is set up and nothing is ever requested. Enter it after `jax.distributed.initialize`.
+    nothing is set up and nothing is ever requested. Enter it after `jax.distributed.initialize`,
+    once for the whole command: between two contexts a signal would end the process or, with
+    several processes, be lost.
 
         with Preemption() as preemption:
             for step in range(start, total):
                 state = update(state)
-                if preemption.should_stop(step):
+                if preemption.should_stop():
                     save(state)
                     raise Preempted(...)
 
@@ -38,6 +40,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self._requested = False
+        self._calls = 0
         self._shared = False
         self._old: Any = None
         self._held = False
@@ -65,22 +68,19 @@ class Preemption:
 
     @property
     def requested(self) -> bool:
-        """Whether a stop was asked for; with several processes, once they agreed on a step."""
+        """Whether a stop was asked for; with several processes, once they agreed on a call."""
         return self._requested
 
-    def should_stop(self, step: int) -> bool:
-        """Whether to save and stop after this step; all processes get the same answer.
+    def should_stop(self) -> bool:
+        """Whether to save and stop now; all processes get the same answer at the same call.
 
-        With several processes each must call it once a step, with steps that rise by 1 and
-        begin at the same number.
-
-        Args:
-          step: the step that was just done.
+        With several processes all must call it equally often: after every step of every run.
         """
+        self._calls += 1
         if self._shared and not self._requested:
             from jax.experimental import multihost_utils
 
-            self._requested = bool(multihost_utils.reached_preemption_sync_point(step))
+            self._requested = bool(multihost_utils.reached_preemption_sync_point(self._calls))
             if self._requested:
                 self._hold(signal.SIG_DFL)  # JAX's handler would swallow a second SIGTERM
         return self._requested

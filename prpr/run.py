@@ -21,8 +21,11 @@ import jax
 from prpr import (
     build,
     config,
+    data,
+    fitting,
     objectives,
     parallel,
+    preempt,
     progress,
     record,
     report,
@@ -30,8 +33,7 @@ from prpr import (
     train,
     weights,
 )
-from prpr.errors import ConfigError
-from prpr.fitting import fit_critic
+from prpr.errors import ConfigError, Preempted
 from prpr.trainer import Job, Trained, Trainer, fingerprint
 
 
@@ -45,12 +47,22 @@ def _jobs(cfg: config.Config) -> list[Job]:
     return [Job(lam_name(lam), float(lam), seed) for seed in cfg.seeds for lam in cfg.lams]
 
 
-def _setup(cfg: config.Config, runs: int) -> int:
-    """Devices to use; all processes must have been given the same configuration."""
+def _setup(cfg: config.Config, folder: Path, runs: int) -> int:
+    """Devices to use; all processes must have been given the same command."""
     shared = cfg.train.layout == parallel.DATA
     devices = parallel.setup(cfg.train.devices, 0 if shared else runs)
-    parallel.agree({"versions": record.versions(), **config.flatten(cfg, "config.")})
+    given = {"--workdir": str(folder), **config.flatten(cfg, "config.")}
+    parallel.agree({"versions": record.versions(), **given})
     return devices
+
+
+def _parts(cfg: config.Config, devices: int) -> build.Splits:
+    """The data; all processes must see the same, or they would share it out differently."""
+    parts = build.check(cfg, devices)
+    parallel.agree(
+        {f"the data's {split} part": data.identity(part) for split, part in parts._asdict().items()}
+    )
+    return parts
 
 
 def _check(cfg: config.Config, cluster: parallel.Cluster | None) -> None:
@@ -85,20 +97,18 @@ def train_base(
             "one, or train with objective = 'hinge' and critic.loss = 'hinge'."
         )
     jobs = _jobs(cfg) or [Job("base", None, seed) for seed in cfg.seeds]
-    with parallel.session(cluster):
-        devices = _setup(cfg, len(jobs))
-        parts = build.check(cfg, devices)
-        return _train_base(cfg, Path(workdir).expanduser(), jobs, devices, parts)
+    folder = Path(workdir).expanduser()
+    with parallel.session(cluster), preempt.Preemption() as stop:
+        devices = _setup(cfg, folder, len(jobs))
+        return _train_base(Trainer(cfg, _parts(cfg, devices), folder, devices, stop), jobs)
 
 
-def _train_base(
-    cfg: config.Config, folder: Path, jobs: Sequence[Job], devices: int, parts: build.Splits
-) -> dict[str, Any]:
-    trainer = Trainer(cfg, parts, folder, devices)
+def _train_base(trainer: Trainer, jobs: Sequence[Job]) -> dict[str, Any]:
+    cfg, folder = trainer.cfg, trainer.workdir
     trainer.check(jobs)
     with _record(folder, cfg) as rec:
         results = trainer.run(jobs, trainer.fresh, rec)
-        return _finish(cfg, parts, folder, rec, [(trainer, item) for item in results])
+        return _finish(cfg, folder, rec, [(trainer, item) for item in results])
 
 
 def finetune(
@@ -135,15 +145,15 @@ def finetune(
             "--out DIR and give --config.base.path=DIR, or train a base here with "
             "--config.base.required=false."
         )
-    with parallel.session(cluster):
-        devices = _setup(cfg, max(map(len, (jobs, controls, bases))))
+    with parallel.session(cluster), preempt.Preemption() as stop:
+        devices = _setup(cfg, folder, max(map(len, (jobs, controls, bases))))
         info = weights.read_info(home) if cfg.base.path and weights.is_weights(home) else None
-        parts = build.check(cfg, devices)
+        parts = _parts(cfg, devices)
         if info is not None:
-            model, shape = cfg.model.to_dict(), parts.train.shape
-            weights.check(home, info, model, shape[0], parts.train.num_classes)
+            model, shape, classes = cfg.model.to_dict(), parts.train.shape, parts.train.num_classes
+            weights.check(home, info, model, shape[0], classes, channels=shape[-1])
         tuned = [
-            (Trainer(of, parts, folder, devices), group)
+            (Trainer(of, parts, folder, devices, stop), group)
             for of, group in ((config.control_of(cfg), controls), (cfg, jobs))
             if group
         ]
@@ -151,10 +161,11 @@ def finetune(
         for trainer, group in tuned:
             trainer.check(group)
         if info is not None:
-            base_trainer, loaded = _converted(cfg, parts, folder, devices, home, bases)
+            base_trainer = Trainer(cfg, parts, folder / "base", devices, stop)
+            loaded = _converted(base_trainer, home, bases)
         else:
-            base_trainer = Trainer(config.base_of(cfg), parts, home, devices)
-            loaded = _trained(cfg, base_trainer, folder, home, devices, bases)
+            base_trainer = Trainer(config.base_of(cfg), parts, home, devices, stop)
+            loaded = _trained(cfg, base_trainer, folder, bases)
         prints = {
             seed: fingerprint(base.state.critic, base.state.generator, base.state.ema)
             for seed, base in loaded.items()
@@ -166,54 +177,43 @@ def finetune(
             for trainer, group in tuned:
                 found = trainer.run(group, _from(trainer, loaded), rec, prints)
                 results += [(trainer, item) for item in found]
-            return _finish(cfg, parts, folder, rec, results)
+            return _finish(cfg, folder, rec, results)
 
 
 def _trained(
-    cfg: config.Config,
-    trainer: Trainer,
-    folder: Path,
-    home: Path,
-    devices: int,
-    bases: Sequence[Job],
+    cfg: config.Config, trainer: Trainer, folder: Path, bases: Sequence[Job]
 ) -> dict[int, Trained]:
-    """seed -> the base run in `home`; trained first where it is to be made here."""
+    """seed -> the base run in the trainer's workdir; trained first where it is to be made here."""
     if not cfg.base.path:
         trainer.check(bases)
         if any(map(trainer.unfinished, bases)):
             _record(folder).close()  # a workdir that cannot be written costs no training
-            parallel.say(f"No finished base run in {home} yet: training it first.")
-            _train_base(trainer.cfg, home, bases, devices, trainer.parts)
+            parallel.say(f"No finished base run in {trainer.workdir} yet: training it first.")
+            _train_base(trainer, bases)
     return {job.seed: trainer.load(job) for job in bases}
 
 
-def _converted(
-    cfg: config.Config,
-    parts: build.Splits,
-    folder: Path,
-    devices: int,
-    home: Path,
-    bases: Sequence[Job],
-) -> tuple[Trainer, dict[int, Trained]]:
+def _converted(trainer: Trainer, home: Path, bases: Sequence[Job]) -> dict[int, Trained]:
     """seed -> a base from converted weights, whose critic is fitted first if they have none."""
     stored, info = weights.read_weights(home)
     generator, ema = (
         train.Net(net["params"], net["extra"]) for net in (stored.generator, stored.ema)
     )
-    trainer = Trainer(cfg, parts, folder / "base", devices)
 
     def begin(job: Job) -> train.TrainState:
         fresh = jax.device_get(trainer.fresh(job))
         critic = fresh.critic if stored.critic is None else train.Net(**stored.critic)
-        return train.start(
-            trainer.system, jax.random.key(job.seed), critic, generator, ema, build.dials(cfg, None)
-        )
+        dials = build.dials(trainer.cfg, None)
+        key = jax.random.key(job.seed)
+        return train.start(trainer.system, key, critic, generator, ema, dials)
 
     if info.has_critic:
-        return trainer, {job.seed: Trained(job, jax.device_get(begin(job)), 0.0) for job in bases}
+        return {job.seed: Trained(job, jax.device_get(begin(job)), 0.0) for job in bases}
     source = fingerprint(generator, ema)
-    with _record(folder / "base", cfg) as rec:
-        return trainer, {job.seed: fit_critic(trainer, job, begin, source, rec) for job in bases}
+    fitting.check(trainer, bases, source)
+    with _record(trainer.workdir, trainer.cfg) as rec:
+        fitted = [fitting.fit_critic(trainer, job, begin, source, rec) for job in bases]
+    return {trained.job.seed: trained for trained in fitted}
 
 
 def _from(trainer: Trainer, bases: dict[int, Trained]) -> Callable[[Job], train.TrainState]:
@@ -227,19 +227,24 @@ def _record(folder: Path, cfg: config.Config | None = None) -> record.Record:
 
 def _finish(
     cfg: config.Config,
-    parts: build.Splits,
     folder: Path,
     rec: record.Record,
     results: Sequence[tuple[Trainer, Trained]],
 ) -> dict[str, Any]:
-    """Scores every run, writes summary.json, draws the report, prints the table."""
+    """Scores every run, writes summary.json, draws the report, prints the table.
+
+    Raises Preempted between two rows if an end is asked for: scores are quickly made again.
+    """
     if not parallel.first():
         return {}
-    start = time.monotonic()
-    scorer = score.Scorer(cfg, parts, folder)
+    start, stop = time.monotonic(), results[0][0].stop
+    scorer = score.Scorer(cfg, results[0][0].parts, folder)
     with progress.Progress(len(results), desc="score") as bar:
         for trainer, (job, state, _) in results:
-            scorer.add(trainer.alone, job.name, job.lam, job.seed, state.ema)
+            if stop.should_stop():
+                raise Preempted(f"every run is trained and saved in {folder}, and not yet scored")
+            net = trainer.best(job) if cfg.score.checkpoint == "best" else None
+            scorer.add(trainer.alone, job.name, job.lam, job.seed, net or state.ema)
             bar.update()
     trained = sum(item.seconds for _, item in results)
     summary = scorer.summary(round(trained + time.monotonic() - start, 2))

@@ -56,7 +56,9 @@ class Scorer:
         self.cfg, self.workdir = cfg, workdir
         self.held_out = _in_memory(parts.held_out(cfg.score.split), cfg.score.n_real)
         self.n_fake = cfg.score.n_fake or self.held_out.size
-        fit, valid = _in_memory(parts.train, 0), _in_memory(parts.valid, 0)
+        # Only what is trained needs more of these than the shape of one.
+        n = 0 if cfg.score.encoder == "classifier" else 1
+        fit, valid = _in_memory(parts.train, n), _in_memory(parts.valid, n)
         fitted = encoders.fit(
             cfg.score.encoder, fit.images, fit.labels, held_out=(valid.images, valid.labels)
         )

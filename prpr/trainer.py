@@ -7,7 +7,6 @@ back to the host when it is scored.
 """
 
 import contextlib
-import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +39,6 @@ _FREE_TRAIN = (
     *(*_INTERVALS, "diagnose_size", "replica_check_every"),
     *("keep", "keep_best", "tensorboard", "devices", "layout"),
 )
-# Steps of this process, over all its runs: processes agree on one of them to stop at.
-TICKS = itertools.count()
 _FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
 
 
@@ -111,10 +108,18 @@ class Trainer:
       parts: its data, from `build.check`.
       workdir: where checkpoints go.
       devices: from `parallel.setup`.
+      stop: the command's.
     """
 
-    def __init__(self, cfg: config.Config, parts: build.Splits, workdir: Path, devices: int):
-        self.cfg, self.workdir = cfg, workdir
+    def __init__(
+        self,
+        cfg: config.Config,
+        parts: build.Splits,
+        workdir: Path,
+        devices: int,
+        stop: preempt.Preemption,
+    ):
+        self.cfg, self.workdir, self.stop = cfg, workdir, stop
         self.fleet = parallel.fleet(cfg.train.layout, devices)
         self.system = build.system(cfg, parts.train, self.fleet.axis_name)
         self.total = cfg.train.warmup + cfg.train.steps
@@ -209,6 +214,12 @@ class Trainer:
         check_same({k: saved.get(k) for k in shared}, {k: self.settings[k] for k in shared}, folder)
         return Trained(job, jax.device_get(state), float(meta.get("seconds", 0.0)))
 
+    def best(self, job: Job) -> train.Net | None:
+        """The averaged generator of a run's best checkpoint; None if none has a score."""
+        folder = self.folder(job)
+        step = checkpoint.best(folder)
+        return None if step is None else checkpoint.restore(folder, self.like(), step)[0].ema
+
     def _restored(self, job: Job) -> tuple[train.TrainState, float] | None:
         folder = self.folder(job)
         if checkpoint.latest(folder) is None:
@@ -241,9 +252,7 @@ class Trainer:
         found = [(job, self._restored(job)) for job in jobs]
         states = [(job, *(got or (begin(job), 0.0))) for job, got in found]
         # Processes that see several file systems would go on from several steps.
-        parallel.agree(
-            {f"step of {job.run} in {self.workdir}": int(s.step) for job, s, _ in states}
-        )
+        parallel.agree({f"step of {job.run}": int(s.step) for job, s, _ in states})
         for job, state, _ in states:
             rec.rewind(int(state.step), job.run)
         done = {job.run: Trained(job, s, t) for job, s, t in states if int(s.step) >= self.total}
@@ -264,34 +273,52 @@ class Trainer:
                             done[trained.job.run] = trained
         return [done[job.run] for job in jobs]
 
-    def stream(self, job: Job, first: int, last: int) -> data.Loader:
-        """The batches of critic updates `first` to `last` − 1, counted over all steps."""
-        if job.seed not in self._batches:
-            self._batches[job.seed] = build.batches(self.cfg, self.parts.train, job.seed)
-        # What is in memory is there at once; what is on disk is read and decoded ahead.
-        ahead = self.cfg.data.prefetch if isinstance(self.parts.train, data.FileDataset) else 0
-        return data.Loader(self._batches[job.seed].batch, range(first, last), prefetch=ahead)
+    def stream(
+        self, jobs: Sequence[Job], updates: range, place: Callable[[int], tuple[int, bool]]
+    ) -> data.Loader:
+        """The batches of a group's critic updates, on the devices ahead of their use.
 
-    def _step(
-        self, streams: Sequence[data.Loader], placed: Any, step: int
-    ) -> tuple[Any, train.Scalars]:
+        Args:
+          jobs: the group.
+          updates: counted over all steps.
+          place: update -> (its number within the step, whether it ends the step).
+        """
+        for job in jobs:
+            if job.seed not in self._batches:
+                self._batches[job.seed] = build.batches(self.cfg, self.parts.train, job.seed)
+        sources = [self._batches[job.seed] for job in jobs]
+
+        def placed(update: int) -> Any:
+            index, ends = place(update)
+            scalars = {"index": np.int32(index), "advance": np.int32(ends)}
+            return self.fleet.batch([{**source.batch(update), **scalars} for source in sources])
+
+        return data.Loader(
+            placed,
+            updates,
+            images=len(jobs) * build.share(self.cfg, self.fleet.share) * self.fleet.share,
+            prefetch=build.prefetch(self.cfg, self.parts.train),
+        )
+
+    def _place(self, update: int) -> tuple[int, bool]:
+        """`stream`'s, where a step is `critic_steps` updates and then one of the generator."""
+        step, index = divmod(update, self.system.critic_steps)
+        last = index == self.system.critic_steps - 1
+        return index, last and step < self.cfg.train.warmup
+
+    def _step(self, stream: data.Loader, placed: Any, step: int) -> tuple[Any, train.Scalars]:
         """`train.make_step`'s step for the runs of a group, update by update."""
-        moves = step >= self.cfg.train.warmup
         scalars: train.Scalars = {}
-        for i in range(self.system.critic_steps):
-            ends = i == self.system.critic_steps - 1 and not moves
-            placed, scalars = self.critic_step(streams, placed, i, ends)
-        if moves:
+        for _ in range(self.system.critic_steps):
+            placed, scalars = self.critic_step(stream, placed)
+        if step >= self.cfg.train.warmup:
             placed, more = self._generator_update(placed)
             scalars = {**scalars, **more, "finite": scalars["finite"] * more["finite"]}
         return placed, scalars
 
-    def critic_step(
-        self, streams: Sequence[data.Loader], placed: Any, index: int, ends: bool
-    ) -> tuple[Any, train.Scalars]:
-        place = {"index": np.int32(index), "advance": np.int32(ends)}
-        batch = self.fleet.batch([{**next(stream)[1], **place} for stream in streams])
-        return self._critic_update(placed, batch)
+    def critic_step(self, stream: data.Loader, placed: Any) -> tuple[Any, train.Scalars]:
+        """One critic update of every run of a group, on the next batch."""
+        return self._critic_update(placed, next(stream)[1])
 
     def _together(
         self,
@@ -304,14 +331,12 @@ class Trainer:
         jobs = [job for job, _, _ in items]
         before = [seconds for _, _, seconds in items]
         placed = self.fleet.place([state for _, state, _ in items])
-        t, each, start = self.cfg.train, self.system.critic_steps, time.monotonic()
+        t, each, start, now = self.cfg.train, self.system.critic_steps, time.monotonic(), at
         scores: list[float | None] = [None] * len(jobs)
         with contextlib.ExitStack() as stack:
-            streams = [
-                stack.enter_context(self.stream(job, at * each, self.total * each)) for job in jobs
-            ]
+            updates = range(at * each, self.total * each)
+            stream = stack.enter_context(self.stream(jobs, updates, self._place))
             savers = [self.saver(job, stack) for job in jobs]
-            stop = stack.enter_context(preempt.Preemption())
 
             def save(now: int) -> None:
                 elapsed = (time.monotonic() - start) / len(jobs)
@@ -319,33 +344,33 @@ class Trainer:
                     jobs, savers, self.fleet.copies(placed, len(jobs)), before, scores, strict=True
                 ):
                     saver.save(now, state, self.meta(job, seconds + elapsed), score)
+                scores[:] = [None] * len(jobs)
 
             for step in range(at, self.total):
-                placed, scalars = self._step(streams, placed, step)
+                placed, scalars = self._step(stream, placed, step)
                 bar.update(len(jobs))
                 now = step + 1
                 due = {name: now % t[name] == 0 or now == self.total for name in _INTERVALS}
                 if due["log_every"] or due["checkpoint_every"]:
                     self.log(rec, jobs, now, self.fleet.fetch(scalars, len(jobs)))
-                    rate = sum(stream.images_per_second for stream in streams)
-                    wait = np.mean([stream.waiting for stream in streams])
-                    bar.set({"images/s": rate * jax.process_count(), "waiting for data": wait})
+                    rate = stream.images_per_second * jax.process_count()
+                    bar.set({"images/s": rate, "waiting for data": stream.waiting})
                 if due["diagnose_every"]:
                     for i, values in enumerate(self.check_ratio(placed, jobs)):
                         rec.scalars(now, values, jobs[i].run)
-                        scores[i] = float(values["heldout_alpha"])
+                        scores[i] = self._score(values)
                 if t.replica_check_every and now % t.replica_check_every == 0:
                     self._check_replicas(placed, now)
                 if due["checkpoint_every"]:
                     save(now)
-                if stop.should_stop(next(TICKS)) and now < self.total:
+                if self.stop.should_stop():
                     if not due["checkpoint_every"]:
                         save(now)
-                    for saver in savers:
-                        saver.close()
-                    raise Preempted(now, self.workdir)
+                    break
             states = self.fleet.fetch(placed, len(jobs))
         parallel.wait("saved")  # the others may read what the first has written
+        if self.stop.requested:
+            raise Preempted(f"saved at step {now} in {self.workdir}")
         elapsed = (time.monotonic() - start) / len(jobs)
         return [
             Trained(job, state, seconds + elapsed)
@@ -373,6 +398,16 @@ class Trainer:
             lam = 1.0 if job.lam is None else job.lam
             values.append(jax.device_get(self._diagnose(real, fake, jnp.float32(lam))))
         return values
+
+    def _score(self, values: train.Scalars) -> float | None:
+        """How good a checkpoint is, for `train.keep_best`: α as far as the critic can be believed.
+
+        α is bounded from above by what the critic knows: one that knows nothing gives the largest
+        α, one that is not calibrated any α. Neither makes a checkpoint the best.
+        """
+        calibrated = values["heldout_calibration_error"] <= self.cfg.base.fit_error
+        sees = values["heldout_loss"] < 0.98 * np.log(2.0)
+        return float(values["heldout_alpha"]) if calibrated and sees else None
 
     def _own(self, rows: np.ndarray) -> np.ndarray:
         """This process' part of the rows of a batch."""
@@ -419,7 +454,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turns the two failures of devices that a user can mend into errors that say how."""
+    """Says what to do where the devices' memory is full."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -429,11 +464,5 @@ def plain_errors() -> Iterator[None]:
                 f"the devices' memory is full ({first}): raise config.train.accumulate, set "
                 "config.model.remat=true or model.dtype=bfloat16, or lower config.train.batch; "
                 "--plan says what fits."
-            ) from error
-        if jax.process_count() > 1:
-            raise PrprError(
-                f"process {jax.process_index()} of {jax.process_count()} ends: another process "
-                f"died, or the network failed ({first}). The same command, in all processes, "
-                "resumes from the last checkpoint."
             ) from error
         raise

@@ -1,11 +1,16 @@
 """Strict JAX for every test: silent rank or dtype promotion is an error."""
 
 import os
+import shutil
+import socket
+import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+
+from prpr import data
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -17,3 +22,49 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRPR_CACHE", str(tmp_path_factory.mktemp("prpr-cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def copies(tmp_path_factory):
+    """name -> a miniature of that data set in its real format, for Options; made once."""
+    root = tmp_path_factory.mktemp("copies")
+    return lambda name, classes=0: data.miniature(name, root, classes)
+
+
+@pytest.fixture
+def own(copies, tmp_path):
+    """name -> a copy that a test may damage."""
+
+    def take(name, classes=0):
+        target = tmp_path / "own"
+        shutil.copytree(copies(name, classes), target)
+        return target
+
+    return take
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 900 kB."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(root)]
+    if (
+        not shutil.which("mount")
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("mounting a tmpfs needs root")
+    yield root
+    subprocess.run(["umount", str(root)], check=True)
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """() -> a port of loopback that nothing listens on."""
+
+    def find() -> int:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            return found.getsockname()[1]
+
+    return find

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import resource
-import shutil
 import socket
 import subprocess
 import sys
@@ -214,20 +213,6 @@ def test_a_file_that_may_not_grow(tmp_path, capfd, caplog):
     assert checkpoint.latest(tmp_path) == 2
     assert capfd.readouterr() == ("", "")  # Orbax's threads kept quiet
     assert caplog.records == []
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    root = tmp_path / "disk"
-    root.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(root)]
-    if (
-        not shutil.which("mount")
-        or subprocess.run(mount, capture_output=True, check=False).returncode
-    ):
-        pytest.skip("mounting a tmpfs needs root")
-    yield root
-    subprocess.run(["umount", str(root)], check=True)
 
 
 def test_a_full_disk(small_disk, capfd, caplog):

@@ -29,6 +29,10 @@ def test_every_config_is_valid_with_every_argument(path):
         if cfg.data.name in data.FILES and not cfg.data.miniature:
             # Its data are not here; its shapes are known all the same.
             config.validate(cfg)
+            if argument != "smoke":
+                small = config.shrink(cfg)
+                small.score.encoder = cfg.score.encoder
+                build.check(small)  # a data set of one class has no classifier
             channels = 1 if cfg.data.name == "mnist" else 3
             models.build(cfg, (cfg.data.resolution, cfg.data.resolution, channels), 10)
         else:

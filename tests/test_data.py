@@ -229,3 +229,22 @@ def test_bad_images(images, labels, message):
 def test_good_images():
     data.check_images(_images(1.0, (0,)), LABELS, 3)
     data.check_images(_images(-1.0, (0,)).astype(np.float16), LABELS.astype(np.int64), 3)
+
+
+def test_identity_tells_other_items():
+    """By it processes see that one has another copy."""
+    digits = data.load("digits", "train")
+    same = data.identity(digits)
+    assert same == data.identity(data.load("digits", "train"))
+    assert data.identity(digits.take(np.arange(digits.size - 1))) != same
+    assert data.identity(digits._replace(labels=digits.labels[::-1])) != same
+    assert data.identity(data.load("digits", "train", seed=1)) != same
+
+
+def test_identity_of_files(own):
+    folder = own("folder")
+    options = data.Options(str(folder), 16)
+    same = data.identity(data.load("folder", "train", options=options))
+    assert same == data.identity(data.load("folder", "train", options=options))
+    next((folder / "train" / "class0000").iterdir()).unlink()
+    assert data.identity(data.load("folder", "train", options=options)) != same

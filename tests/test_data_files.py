@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from data_tools import load
 from PIL import Image
 
 from prpr import data, errors
@@ -29,33 +30,9 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PRPR_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(scope="session")
-def copies(tmp_path_factory):
-    """name -> a path for Options; made once."""
-    root = tmp_path_factory.mktemp("copies")
-    return lambda name, classes=0: data.miniature(name, root, classes)
-
-
-def _load(path, name, split="train", **options):
-    options = {"resolution": 16, "workers": 2, **options}
-    return data.load(name, split, options=data.Options(path=str(path), **options))
-
-
 def _rows(dataset):
     batch = dataset.read(range(dataset.size))
     return {pixels.tobytes() for pixels in batch["image"]}
-
-
-@pytest.fixture
-def own(copies, tmp_path):
-    """name -> a copy that a test may damage."""
-
-    def take(name, classes=0):
-        target = tmp_path / "own"
-        shutil.copytree(copies(name, classes), target)
-        return target
-
-    return take
 
 
 # --- formats ---------------------------------------------------------------------------
@@ -64,7 +41,7 @@ def own(copies, tmp_path):
 @pytest.mark.parametrize("name", KINDS)
 def test_every_source(copies, name):
     shape, classes, sizes = KINDS[name]
-    parts = [_load(copies(name), name, split) for split in data.SPLITS]
+    parts = [load(copies(name), name, split) for split in data.SPLITS]
     assert tuple(part.size for part in parts) == sizes
     channels = shape[-1] if shape else 3
     for part in parts:
@@ -75,7 +52,7 @@ def test_every_source(copies, name):
         assert batch["image"].std() > 5
     # Disjoint, and together the whole.
     rows = [_rows(part) for part in parts]
-    whole = _load(copies(name), name, "train+valid+test")
+    whole = load(copies(name), name, "train+valid+test")
     assert set.union(*rows) == _rows(whole)
     assert sum(map(len, rows)) == whole.size == sum(sizes)
     labels = whole.read(range(whole.size))["label"]
@@ -90,14 +67,14 @@ def test_as_stored(copies, name):
         with pytest.raises(
             errors.ConfigError, match=r"sizes: 1.0 × 1.0 .*, 1.0 × 1.0 .*data\.resolution"
         ):
-            _load(copies(name), name, resolution=0).read([0])
+            load(copies(name), name, resolution=0).read([0])
     else:
-        assert _load(copies(name), name, resolution=0).read([0])["image"].shape == (1, *shape)
+        assert load(copies(name), name, resolution=0).read([0])["image"].shape == (1, *shape)
 
 
 def test_pixels_and_labels_are_the_files(copies):
     folder = copies("folder")
-    got = _load(folder, "folder", "test", resolution=120)
+    got = load(folder, "folder", "test", resolution=120)
     paths = sorted((folder / "val").glob("*/*.jpg"))  # as torchvision's ImageFolder orders them
     batch = got.read(range(got.size), flips=np.arange(got.size) % 2 == 1)
     assert got.size == len(paths)
@@ -112,7 +89,7 @@ def test_pixels_and_labels_are_the_files(copies):
 
 
 def test_take_is_in_memory_and_scaled(copies):
-    got = _load(copies("cifar10"), "cifar10")
+    got = load(copies("cifar10"), "cifar10")
     taken, batch = got.take([5, 2, 9]), got.read([5, 2, 9])
     assert isinstance(taken, data.Dataset)
     np.testing.assert_allclose(taken.images, batch["image"] / 127.5 - 1, atol=1e-6)
@@ -121,15 +98,15 @@ def test_take_is_in_memory_and_scaled(copies):
 
 
 def test_workers_and_batches_do_not_matter(copies):
-    one, four = (_load(copies("cifar10"), "cifar10", workers=n) for n in (1, 4))
+    one, four = (load(copies("cifar10"), "cifar10", workers=n) for n in (1, 4))
     a, b = (data.Batches(d, 50, seed=2, flip=True).batch(2) for d in (one, four))
     np.testing.assert_array_equal(a["image"], b["image"])
     np.testing.assert_array_equal(a["label"], b["label"])
 
 
 def test_random_crops_are_for_training_batches(copies):
-    got = _load(copies("imagenet2012"), "imagenet2012", crop="random")
-    centre = _load(copies("imagenet2012"), "imagenet2012")
+    got = load(copies("imagenet2012"), "imagenet2012", crop="random")
+    centre = load(copies("imagenet2012"), "imagenet2012")
     batches = data.Batches(got, 20)
     rows = batches.indices(0)
     np.testing.assert_array_equal(got.read(rows)["image"], centre.read(rows)["image"])
@@ -192,13 +169,13 @@ def tfrecords(copies, tmp_path_factory):
 
 def test_tfrecord_is_array_record(copies, tfrecords, monkeypatch):
     for split in data.SPLITS:
-        a, b = _load(copies("mnist"), "mnist", split), _load(tfrecords, "mnist", split)
+        a, b = load(copies("mnist"), "mnist", split), load(tfrecords, "mnist", split)
         rows = np.arange(a.size)
         np.testing.assert_array_equal(a.read(rows)["image"], b.read(rows)["image"])
         np.testing.assert_array_equal(a.read(rows)["label"], b.read(rows)["label"])
     # The index is built once.
     monkeypatch.setattr(tfrecord, "_scan", lambda _: pytest.fail("scanned again"))
-    again = _load(tfrecords, "mnist", "test")
+    again = load(tfrecords, "mnist", "test")
     np.testing.assert_array_equal(again.read(rows)["image"], b.read(rows)["image"])
     assert "00002-of-00003, record 2" in again.items.place(9)
     assert "tensorflow" not in sys.modules
@@ -211,18 +188,18 @@ def test_a_cut_off_tfrecord_is_named(tfrecords, tmp_path):
     content = shard.read_bytes()
     shard.write_bytes(content[:-30])
     with pytest.raises(errors.DataError, match="00002-of-00003 ends within record 152"):
-        _load(folder, "mnist")
+        load(folder, "mnist")
     # At the end of a record only the declared number tells.
     first = struct.unpack("<Q", content[:8])[0] + 16
     shard.write_bytes(content[:first])
     with pytest.raises(errors.DataError, match=r"holds 1 records and should hold 153"):
-        _load(folder, "mnist")
+        load(folder, "mnist")
 
 
 def test_index_without_a_cache(tfrecords, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PRPR_CACHE", str(tmp_path / "file"))
-    assert _load(tfrecords, "mnist", "test").size == 48
+    assert load(tfrecords, "mnist", "test").size == 48
 
 
 # --- where things are ------------------------------------------------------------------
@@ -232,9 +209,9 @@ def test_tfds_paths(copies, tmp_path, monkeypatch):
     root = copies("cifar10")
     version = root / "cifar10" / "3.0.2"
     for path in (root, root / "cifar10", version):
-        assert _load(path, "cifar10").size == 144
+        assert load(path, "cifar10").size == 144
     monkeypatch.setenv("TFDS_DATA_DIR", str(root))
-    assert _load("", "cifar10").size == 144
+    assert load("", "cifar10").size == 144
     # The newest version, by number.
     for number in ("3.0.10", "3.0.9"):
         shutil.copytree(version, tmp_path / "cifar10" / number)
@@ -243,23 +220,23 @@ def test_tfds_paths(copies, tmp_path, monkeypatch):
 
 def test_what_is_not_there(copies, own, tmp_path):
     with pytest.raises(errors.DataError, match=r"no folder .*nowhere.*data\.path"):
-        _load(tmp_path / "nowhere", "cifar10")
+        load(tmp_path / "nowhere", "cifar10")
     with pytest.raises(errors.DataError, match=r"no copy of 'cifar10'.*tfds build cifar10"):
-        _load(tmp_path, "cifar10")
+        load(tmp_path, "cifar10")
     with pytest.raises(errors.DataError, match="holds 'mnist', not 'cifar10'"):
-        _load(copies("mnist") / "mnist" / "3.0.1", "cifar10")
+        load(copies("mnist") / "mnist" / "3.0.1", "cifar10")
     with pytest.raises(errors.DataError, match="no folder"):
-        _load(tmp_path / "nowhere", "folder")
+        load(tmp_path / "nowhere", "folder")
     with pytest.raises(errors.ConfigError, match=r"'folder' needs data\.path"):
-        _load("", "folder")
+        load("", "folder")
     broken = own("cifar10") / "cifar10" / "3.0.2"
     (shard,) = broken.glob("*train.array_record*")
     shard.unlink()
     with pytest.raises(errors.DataError, match=r"1 of 1 files of split 'train' are missing.*train"):
-        _load(broken, "cifar10")
+        load(broken, "cifar10")
     (broken / "dataset_info.json").write_text("{")
     with pytest.raises(errors.DataError, match="is not a copy of 'cifar10' that TFDS"):
-        _load(broken, "cifar10")
+        load(broken, "cifar10")
 
 
 def test_a_split_that_was_not_prepared(own):
@@ -268,9 +245,9 @@ def test_a_split_that_was_not_prepared(own):
     table = json.loads(path.read_text())
     table["splits"] = [s for s in table["splits"] if s["name"] == "train"]
     path.write_text(json.dumps(table))
-    assert _load(folder, "imagenet2012", "train").size == 144
+    assert load(folder, "imagenet2012", "train").size == 144
     with pytest.raises(errors.DataError, match="has no split 'validation', only train"):
-        _load(folder, "imagenet2012", "test")
+        load(folder, "imagenet2012", "test")
 
 
 def test_other_file_formats(own):
@@ -280,14 +257,14 @@ def test_other_file_formats(own):
     for file in folder.glob("*array_record*"):
         file.rename(str(file).replace("array_record", "riegeli"))
     with pytest.raises(errors.DataError, match=r"'riegeli', which is not read.*=array_record"):
-        _load(folder, "mnist")
+        load(folder, "mnist")
 
 
 @pytest.mark.parametrize("split", data.SPLITS)
 def test_another_number_of_classes(copies, split):
-    assert _load(copies("cifar10"), "cifar10", split, classes=10).size
+    assert load(copies("cifar10"), "cifar10", split, classes=10).size
     with pytest.raises(errors.DataError, match="'cifar10' has 10 classes, and the model has 1000"):
-        _load(copies("cifar10"), "cifar10", split, classes=1000)
+        load(copies("cifar10"), "cifar10", split, classes=1000)
     with pytest.raises(errors.DataError, match="'digits' has 10 classes, and the model has 12"):
         data.load("digits", split, options=data.Options(classes=12))
 
@@ -309,7 +286,7 @@ def test_miniature_by_option(tmp_path):
 
 def test_miniatures_are_the_same_everywhere(copies, tmp_path):
     again = data.miniature("cifar10", tmp_path)
-    assert _rows(_load(again, "cifar10")) == _rows(_load(copies("cifar10"), "cifar10"))
+    assert _rows(load(again, "cifar10")) == _rows(load(copies("cifar10"), "cifar10"))
 
 
 def test_a_miniature_is_whole_or_not_there(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,6 @@ from prpr import data, errors
 from prpr.data import shards
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_data"
-
-
-@pytest.fixture(scope="session")
-def copies(tmp_path_factory):
-    root = tmp_path_factory.mktemp("copies")
-    return lambda name, classes=0: data.miniature(name, root, classes)
 
 
 def _options(path, **more):
@@ -225,3 +220,18 @@ def test_kill_and_run_again(copies, tmp_path):
     a = data.load("folder", "train", options=_options(copies("folder"), resolution=256))
     b = data.load("prepared", "train", options=_options(out))
     np.testing.assert_array_equal(a.read(range(50))["image"], b.read(range(50))["image"])
+
+
+def test_a_full_disk_is_one_error_and_the_same_command_goes_on(copies, small_disk, tmp_path):
+    """No memory map: writing to one that has no room behind it would kill the process."""
+    out = small_disk / "out"
+    with pytest.raises(errors.WorkdirError, match=r"cannot be written.*No space left"):
+        _prepare("folder", copies("folder"), out, resolution=64, shard_bytes=1 << 19)
+    whole = sorted(_stamps(out / "train"))
+    assert whole == ["images-00000.npy", "labels-00000.npy"]
+    room = tmp_path / "room"
+    shutil.copytree(out, room)
+    before = _stamps(room / "train")
+    _prepare("folder", copies("folder"), room, resolution=64, shard_bytes=1 << 19)
+    assert before.items() <= _stamps(room / "train").items()
+    shards.check(room / "train")

@@ -1,7 +1,6 @@
 """Devices and processes: real ones, in subprocesses (pytest itself has one device)."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import optax
 import pytest
 
 from prpr import objectives, parallel, ratio, train
-from prpr.errors import ConfigError
+from prpr.errors import ConfigError, Preempted
 from prpr.models import biggan, layers, small
 
 LAMS = (0.3, 1.0, 4.0)
@@ -136,12 +135,6 @@ def finish(*processes: subprocess.Popen) -> list[tuple[int, str]]:
         for process in processes:
             process.kill()  # one that hangs must not outlive its test
     return [(p.returncode, err) for p, (_, err) in zip(processes, ended, strict=True)]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def test_two_devices_give_the_numbers_of_single_runs_with_one_compilation(tmp_path):
@@ -280,7 +273,7 @@ def close(one: Any, other: Any, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def teams(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+def teams(tmp_path_factory, free_port) -> dict[str, dict[str, np.ndarray]]:
     """name -> what `team_run` gave, in one process with 1, 2, 4 devices and in two processes."""
     folder = tmp_path_factory.mktemp("teams")
     port = free_port()
@@ -334,7 +327,7 @@ def disagree_child(port: int, number: int) -> None:
         parallel.agree({"config.lams": (0.2,) if number else (0.5,), "config.seeds": (0,)})
 
 
-def test_processes_that_disagree_end_and_say_on_what():
+def test_processes_that_disagree_end_and_say_on_what(free_port):
     port = free_port()
     ended = finish(*(start(f"test_parallel.disagree_child({port}, {i})") for i in range(2)))
     for number, (code, err) in enumerate(ended):
@@ -343,13 +336,48 @@ def test_processes_that_disagree_end_and_say_on_what():
         assert "config.seeds" not in err
 
 
+def waiting_child(port: int, number: int) -> None:
+    """Process 1 ends without a word while process 0 waits for it."""
+    with parallel.session(parallel.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
+        parallel.wait("begun")
+        if number:
+            os._exit(3)
+
+
+def preempted_child(port: int, number: int) -> None:
+    """Process 0 is asked for an end, and process 1 has nothing left to do."""
+    with parallel.session(parallel.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
+        if not number:
+            raise Preempted("saved in runs/x")
+
+
+def test_a_process_that_waits_for_a_dead_one_says_so(free_port):
+    port = free_port()
+    ended = finish(*(start(f"test_parallel.waiting_child({port}, {i})") for i in range(2)))
+    assert [code for code, _ in ended] == [1, 3], ended
+    assert "error: process 0: process 0 of 2 ends: another process died" in ended[0][1]
+    assert "Traceback" not in ended[0][1]
+
+
+def test_one_preempted_process_ends_all_in_order(free_port):
+    port = free_port()
+    ended = finish(*(start(f"test_parallel.preempted_child({port}, {i})") for i in range(2)))
+    assert [code for code, _ in ended] == [75, 75], ended
+    assert "stopped by SIGTERM; saved in runs/x" in ended[0][1]
+
+
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
         (parallel.Cluster("localhost:1"), "go together: 'localhost:1', 0, -1"),
         (parallel.Cluster("localhost:1", 2, 2), "--process_id=2: must be below --processes=2"),
+        # JAX would end in a traceback, a segmentation fault, and never.
+        (parallel.Cluster("localhost", 2, 0), "--coordinator=localhost: must be HOST:PORT"),
+        (parallel.Cluster("localhost:one", 2, 0), "--coordinator=localhost:one: must be HOST:PORT"),
+        (parallel.Cluster(":", 2, 0), "--coordinator=:: must be HOST:PORT"),
+        (parallel.Cluster("localhost:65536", 2, 0), "a port from 1 to 65535"),
     ],
 )
-def test_half_an_address_is_refused(cluster, message):
+def test_an_address_that_cannot_be_used_is_refused(cluster, message):
     with pytest.raises(ConfigError, match=message):
         parallel.join(cluster)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,11 +18,11 @@ def test_a_sigterm_asks_for_a_stop_and_the_old_handler_comes_back():
     try:
         with Preemption() as preemption:
             assert not preemption.requested
-            assert not preemption.should_stop(1)
+            assert not preemption.should_stop()
             os.kill(os.getpid(), signal.SIGTERM)
             assert preemption.requested
-            assert preemption.should_stop(2)
-            assert preemption.should_stop(3)
+            assert preemption.should_stop()
+            assert preemption.should_stop()
         assert seen == []
         os.kill(os.getpid(), signal.SIGTERM)
         assert seen == [signal.SIGTERM]
@@ -41,7 +40,7 @@ def test_in_another_thread_nothing_happens():
 
     def work():
         with Preemption() as preemption:
-            answers.append((signal.getsignal(signal.SIGTERM), preemption.should_stop(1)))
+            answers.append((signal.getsignal(signal.SIGTERM), preemption.should_stop()))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -51,7 +50,7 @@ def test_in_another_thread_nothing_happens():
 
 
 def test_the_error_has_its_own_exit_code():
-    error = Preempted(7, "runs/x")
+    error = Preempted("saved at step 7 in runs/x")
     assert isinstance(error, PrprError)
     assert error.exit_code == 75 == os.EX_TEMPFAIL
     assert str(error) == (
@@ -97,7 +96,7 @@ with Preemption() as preemption:
         time.sleep(0.02 + 0.02 * rank)
         if step == 5 and rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        if preemption.should_stop(step):
+        if preemption.should_stop():
             break
     print(step, preemption.requested, flush=True)
     if rank == 1:
@@ -108,10 +107,8 @@ os._exit(0)
 """
 
 
-def test_two_processes_stop_after_the_same_step():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+def test_two_processes_stop_after_the_same_step(free_port):
+    address = f"127.0.0.1:{free_port()}"
     children = [
         subprocess.Popen(
             [sys.executable, "-c", AGREE, address, str(rank)],

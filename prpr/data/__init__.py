@@ -13,7 +13,7 @@ and everything above it need not know which one they hold.
 """
 
 from prpr.data.batches import Batches
-from prpr.data.dataset import AnyDataset, Dataset, FileDataset, check_images
+from prpr.data.dataset import AnyDataset, Dataset, FileDataset, check_images, identity
 from prpr.data.loader import Loader
 from prpr.data.made_up import miniature
 from prpr.data.sources import FILES, SOURCES, Options, check_options, load, pool
@@ -37,6 +37,7 @@ __all__ = [
     "check_fractions",
     "check_images",
     "check_options",
+    "identity",
     "load",
     "miniature",
     "mixture",

@@ -8,10 +8,11 @@ take(rows)                          these items in memory, as a `Dataset`
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -237,6 +238,22 @@ class FileDataset:
 
 
 AnyDataset = Dataset | FileDataset
+
+
+def identity(dataset: AnyDataset) -> tuple[int, ...]:
+    """Numbers by which processes see that they hold the same items, as far as that is cheap.
+
+    Sizes, and CRC-32 of class names, of which rows of the source there are, and of what is known
+    without reading images.
+    """
+    if isinstance(dataset, Dataset):
+        known: list[Any] = [dataset.images, dataset.labels]
+    else:
+        labels = dataset.items.labels
+        names = "\n".join(dataset.class_names).encode()
+        known = [names, dataset.rows, b"" if labels is None else labels]
+    sums = [zlib.crc32(x if isinstance(x, bytes) else x.tobytes()) for x in known]
+    return (dataset.size, dataset.num_classes, *dataset.shape, *sums)
 
 
 def cores() -> int:

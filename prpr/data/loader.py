@@ -4,42 +4,45 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 from prpr import errors
-from prpr.data.dataset import Batch
+
+T = TypeVar("T")
 
 
-class Loader:
+class Loader(Generic[T]):
     """(step, batch) in order of the steps, prepared ahead by background threads.
 
     A context manager and an iterator: leaving it, or its end, stops the threads. An error in
     a batch is raised where that batch would have come. Batches are functions of their step, so a
     loader that starts at step s goes on where an earlier one stopped before s.
 
-      with Loader(batches.batch, range(done, total)) as loader:
+      with Loader(batches.batch, range(done, total), images=64) as loader:
           for step, batch in loader: ...
 
     Args:
-      batch: step -> batch, such as `Batches.batch`; called from several threads.
+      batch: step -> batch, such as `Batches.batch`, perhaps with the copy to the devices; called
+        from several threads.
       steps: the steps, in order; may be endless, such as `itertools.count(done)`.
+      images: how many a batch holds, for the rate.
       prefetch: batches under way or waiting, at most; 0 reads each one when it is asked for.
-      transform: applied to a batch in the background, such as a copy to the devices.
     """
 
     def __init__(
         self,
-        batch: Callable[[int], Batch],
+        batch: Callable[[int], T],
         steps: Iterator[int] | range,
         *,
+        images: int = 0,
         prefetch: int = 2,
-        transform: Callable[[Batch], Batch] | None = None,
     ):
         if prefetch < 0:
             raise errors.ConfigError(f"prefetch={prefetch!r} must be 0 or more")
-        self._batch, self._transform = batch, transform
+        self._batch, self._each = batch, images
         self._steps = iter(steps)
         self._prefetch = prefetch
-        self._ahead: deque[tuple[int, Future[tuple[int, Batch]]]] = deque()
+        self._ahead: deque[tuple[int, Future[T]]] = deque()
         # Two batches at a time: one fills the decoding threads while the other's last images end.
         self._pool = ThreadPoolExecutor(min(prefetch, 2), "batches") if prefetch else None
         self._began: float | None = None
@@ -61,7 +64,7 @@ class Loader:
     def _elapsed(self) -> float:
         return max(self._last - (self._began or 0.0), 1e-9)
 
-    def __enter__(self) -> "Loader":
+    def __enter__(self) -> "Loader[T]":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,27 +77,27 @@ class Loader:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+    def __iter__(self) -> Iterator[tuple[int, T]]:
         return self
 
-    def __next__(self) -> tuple[int, Batch]:
+    def __next__(self) -> tuple[int, T]:
         asked = time.perf_counter()
         if self._began is None:
             self._began = asked
         try:
-            step, (count, batch) = self._take()
+            step, batch = self._take()
         except BaseException:
             self.close()
             raise
         self._last = time.perf_counter()
         self._waited += self._last - asked
-        self._images += count
+        self._images += self._each
         return step, batch
 
-    def _take(self) -> tuple[int, tuple[int, Batch]]:
+    def _take(self) -> tuple[int, T]:
         if self._pool is None:
             step = next(self._steps)
-            return step, self._make(step)
+            return step, self._batch(step)
         self._submit()
         if not self._ahead:
             raise StopIteration
@@ -108,9 +111,4 @@ class Loader:
             step = next(self._steps, None)
             if step is None:
                 return
-            self._ahead.append((step, self._pool.submit(self._make, step)))
-
-    def _make(self, step: int) -> tuple[int, Batch]:
-        batch = self._batch(step)
-        count = len(batch["label"])
-        return count, batch if self._transform is None else self._transform(batch)
+            self._ahead.append((step, self._pool.submit(self._batch, step)))

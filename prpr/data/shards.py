@@ -194,16 +194,17 @@ def _write_shard(
 ) -> dict[str, str]:
     """Writes images and labels of a shard; {file name: SHA-256}."""
     shape = (stop - start, *items.shape)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     labels = np.empty(stop - start, np.int32)
     part, part_labels = (folder / f"{name}.part" for name in _names(shard))
-    images = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-    for at in range(start, stop, _CHUNK):
-        batch = items.read(np.arange(at, min(at + _CHUNK, stop)))
-        images[at - start : at - start + _CHUNK] = batch["image"]
-        labels[at - start : at - start + _CHUNK] = batch["label"]
-        on_images(len(batch["label"]))
-    images.flush()
-    del images
+    # Not a memory map: on a full disk writing to one is a signal, not an error.
+    with open(part, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for at in range(start, stop, _CHUNK):
+            batch = items.read(np.arange(at, min(at + _CHUNK, stop)))
+            file.write(batch["image"].data)
+            labels[at - start : at - start + _CHUNK] = batch["label"]
+            on_images(len(batch["label"]))
     with open(part_labels, "wb") as file:
         np.save(file, labels)
     sums = {}

@@ -72,6 +72,8 @@ def _folder(name: str, options: Options) -> Catalogue:
     inside = {path.name for path in root.iterdir() if path.is_dir()}
     held = tuple(s for s in (*_VALID, "test") if s in inside)
     splits = ("train", *held) if "train" in inside and held else ("all",)
+    if inside == {"train"}:
+        root = root / "train"  # a split that nothing was held out from, and not a class
 
     def open_split(split: str) -> Items:
         one = options.classes == 1

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -78,6 +79,20 @@ def test_a_generator_alone_gets_a_critic_that_is_fitted_once_and_reused(call, tm
         *("--config.base.fit_every=2", "--config.base.fit_error=0.9", "--config.base.fit_steps=60"),
         *("--config.lams=1", "--config.control=false", "--config.critic.lr=0.001"),
     )
+    # A critic that is never calibrated ends the run before the generator moves, and again.
+    early = ("--config.base.fit_steps=2", "--config.base.fit_error=0.000001")
+    for _ in range(2):
+        code, _, err = call(FINETUNE, *options, *early)
+        assert code == 1
+        assert "config.base.fit_steps" in err
+        assert re.search(r"calibration error is 0\.\d+ ", err), err
+        assert not (tmp_path / "run" / "checkpoints").exists()
+    before = (tmp_path / "run" / "base" / "config.json").read_bytes()
+    code, _, err = call(FINETUNE, *options, *early, "--config.train.batch=16")
+    assert code == 1
+    assert "train.batch" in err
+    assert (tmp_path / "run" / "base" / "config.json").read_bytes() == before
+    # With another rule it goes on from there.
     code, out, err = call(FINETUNE, *options)
     assert code == 0, err
     assert "has no critic: fitting one with the generator at rest" in out
@@ -88,13 +103,6 @@ def test_a_generator_alone_gets_a_critic_that_is_fitted_once_and_reused(call, tm
     assert code == 0, err
     assert "fitting one" not in out
     assert (tmp_path / "run" / "base" / "metrics.jsonl").read_bytes() == before
-    # A critic that is never calibrated ends the run before the generator moves.
-    code, _, err = call(
-        FINETUNE, *options, f"--workdir={tmp_path / 'other'}", "--config.base.fit_steps=2"
-    )
-    assert code == 1
-    assert "config.base.fit_steps" in err
-    assert not (tmp_path / "other" / "checkpoints").exists()
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -28,12 +27,6 @@ OPTIONS = (
 
 def together(number: int, port: int, of: int = 2) -> list[str]:
     return [f"--coordinator=127.0.0.1:{port}", f"--processes={of}", f"--process_id={number}"]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def rows(workdir: Path) -> list[dict]:
@@ -65,20 +58,29 @@ def alone(call, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_dead_process_ends_the_others_and_the_same_command_resumes(alone, begin, tmp_path):
+def test_what_ends_one_process_ends_all_and_the_same_command_resumes(
+    alone, begin, free_port, tmp_path
+):
     workdir = tmp_path / "run"
-    for attempt in ("killed", "resumed"):
+    for attempt in ("preempted", "killed", "resumed"):
         port = free_port()
         pair = [
             begin(TRAIN, *OPTIONS, f"--workdir={workdir}", *together(number, port))
             for number in range(2)
         ]
+        if attempt == "preempted":
+            wait_for(workdir / "metrics.jsonl", '"step": 5', *pair)
+            pair[1].terminate()
         if attempt == "killed":
             wait_for(workdir / "metrics.jsonl", '"step": 25', *pair)
             pair[1].kill()
         ended = [process.communicate(timeout=200) for process in pair]
         codes = [process.returncode for process in pair]
-        if attempt == "killed":
+        if attempt == "preempted":
+            assert codes == [75, 75], ended
+            (saved,) = (workdir / "checkpoints").glob("*/step_*")
+            assert all(f"saved at step {int(saved.name[5:])} in" in err for _, err in ended)
+        elif attempt == "killed":
             assert codes == [1, -signal.SIGKILL], ended
             assert "error: process 0: process 0 of 2 ends: another process died" in ended[0][1]
             assert "Traceback" not in ended[0][1]
@@ -110,7 +112,9 @@ def test_sigterm_saves_exits_with_its_own_code_and_resumes_to_the_same_numbers(
     np.testing.assert_array_equal(last_losses(workdir), last_losses(alone))
 
 
-def test_processes_that_disagree_on_a_knob_end_before_anything_is_written(begin, tmp_path):
+def test_processes_that_disagree_on_a_knob_end_before_anything_is_written(
+    begin, free_port, tmp_path
+):
     port = free_port()
     pair = [
         begin(

@@ -1,0 +1,113 @@
+"""A command's run in this process: SIGTERM at its worst moments, and which checkpoint is scored."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from prpr import checkpoint, config, preempt, run
+from prpr.errors import ConfigError, Preempted
+
+TOTAL = 6  # steps of a run
+
+
+@pytest.fixture(autouse=True)
+def _usual_jax():
+    """Optax's Adam does not run with strict dtypes."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def cfg():
+    """Points in the plane, two seeds one after the other."""
+    cfg = config.defaults()
+    cfg.lams, cfg.seeds, cfg.data.name, cfg.model.name = (), (0, 1), "ring8", "mlp"
+    cfg.model.generator_ch = cfg.model.critic_ch = 4
+    cfg.model.dim_z, cfg.objective, cfg.critic.loss = 2, "hinge", "hinge"
+    cfg.train.batch, cfg.train.steps, cfg.train.devices = 16, TOTAL, 1
+    cfg.train.log_every = cfg.train.diagnose_every = 2
+    cfg.train.checkpoint_every, cfg.train.diagnose_size, cfg.score.encoder = 4, 64, "pixels"
+    cfg.score.n_real = cfg.score.n_fake = 100
+    return cfg
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Has SIGTERM arrive before the n-th time that a run asks for it."""
+
+    def arrange(call):
+        calls = iter(range(1, 10**6))
+
+        def should_stop(self):
+            self._requested |= next(calls) == call
+            return self._requested
+
+        monkeypatch.setattr(preempt.Preemption, "should_stop", should_stop)
+
+    return arrange
+
+
+def latest(workdir, seed):
+    return checkpoint.latest(workdir / "checkpoints" / f"base-seed{seed}")
+
+
+@pytest.mark.parametrize(
+    ("call", "steps", "done"),
+    [
+        (3, (3, None), "saved at step 3"),
+        (TOTAL, (TOTAL, None), f"saved at step {TOTAL}"),  # the last step of the first run
+        (2 * TOTAL, (TOTAL, TOTAL), f"saved at step {TOTAL}"),  # the last step of all
+        (2 * TOTAL + 2, (TOTAL, TOTAL), "every run is trained"),  # between two rows
+    ],
+)
+def test_sigterm_at_any_moment_ends_the_command_saved(cfg, tmp_path, stop_at, call, steps, done):
+    stop_at(call)
+    with pytest.raises(Preempted, match=done):
+        run.train_base(cfg, tmp_path)
+    assert (latest(tmp_path, 0), latest(tmp_path, 1)) == steps
+    assert not (tmp_path / "summary.json").exists()
+    stop_at(0)
+    run.train_base(cfg, tmp_path)
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["real", "base", "base"]
+
+
+def test_the_best_checkpoint_is_scored_where_asked_for(cfg, tmp_path, monkeypatch):
+    cfg.seeds, cfg.train.checkpoint_every, cfg.train.keep = (0,), 2, 1
+    cfg.score.checkpoint = "best"
+    with pytest.raises(ConfigError, match=r"score\.checkpoint = 'best'.*train\.keep_best = 1"):
+        run.train_base(cfg, tmp_path)
+    cfg.train.keep_best = 1
+    given = iter([0.3, 0.7, 0.5])
+    monkeypatch.setattr(run.Trainer, "_score", lambda *_: next(given))
+    found = run.train_base(cfg, tmp_path)
+    folder = tmp_path / "checkpoints" / "base-seed0"
+    assert sorted(path.name for path in folder.glob("step_*")) == ["step_00000004", "step_00000006"]
+    assert checkpoint.best(folder) == 4
+    samples = np.load(tmp_path / "samples" / "base-seed0.npz")["points"]
+    cfg.score.checkpoint = "last"
+    last = run.train_base(cfg, tmp_path)
+    assert (np.load(tmp_path / "samples" / "base-seed0.npz")["points"] != samples).any()
+    assert last["rows"][0] == found["rows"][0]
+
+
+def scalars(**values):
+    good = {"heldout_calibration_error": 0.01, "heldout_loss": 0.4, "heldout_alpha": 0.8}
+    return {name: np.float32(value) for name, value in {**good, **values}.items()}
+
+
+@pytest.mark.parametrize(
+    ("values", "score"),
+    [
+        ({}, 0.8),
+        ({"heldout_calibration_error": 0.2}, None),
+        ({"heldout_loss": np.log(2)}, None),  # a critic that knows nothing
+        ({"heldout_loss": np.nan, "heldout_calibration_error": np.nan}, None),
+    ],
+)
+def test_no_checkpoint_is_the_best_by_a_critic_that_cannot_be_believed(cfg, values, score):
+    trainer = object.__new__(run.Trainer)
+    trainer.cfg = cfg
+    assert trainer._score(scalars(**values)) == pytest.approx(score)
