@@ -3,7 +3,9 @@
     PRPR_BIGGAN_PYTORCH=CHECKOUT python benchmarks/biggan_step.py [--size 32|128|full] [--rounds 5]
 
 Both sides run on the same device in one process, interleaved, at the same batch, width and
-losses (hinge), Adam and moving average included, after a warm-up. Printed: the median time of a
+losses (hinge), Adam and moving average included, after a warm-up. `--size full` takes the largest
+batch at which both fit, halving from 256, unless --batch names one; each try is a process of its
+own, since neither side gives memory back. Printed: the median time of a
 step on each side, their ratio (above 1: this code is faster) with its range over the rounds, and
 this code's share of the device's peak, measured as one large matrix product of the same type.
 
@@ -16,22 +18,26 @@ import contextlib
 import io
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-# The launch settings of the original: CIFAR-10, and ImageNet at 128x128.
+# The launch settings of the original: CIFAR-10, and ImageNet at 128x128. The batch of "full" is
+# where the search begins.
 SIZES = {
     "32": {"resolution": 32, "ch": 64, "batch": 32, "classes": 10, "attention": ()},
     "128": {"resolution": 128, "ch": 32, "batch": 4, "classes": 1000, "attention": (64,)},
-    "full": {"resolution": 128, "ch": 96, "batch": 64, "classes": 1000, "attention": (64,)},
+    "full": {"resolution": 128, "ch": 96, "batch": 256, "classes": 1000, "attention": (64,)},
 }
+_FULL = 3  # exit code of a try that does not fit
 
 
 def ours(size: dict[str, Any], dtype: str, fused: bool) -> tuple[dict[str, Callable], dict]:
     """{"critic": step, "generator": step} of this code, and what each needs in FLOPs."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
     from prpr import build as building
@@ -57,7 +63,8 @@ def ours(size: dict[str, Any], dtype: str, fused: bool) -> tuple[dict[str, Calla
     alone = building.system(cfg, dataset)
     if not fused:
         system, alone = naive(system), naive(alone)
-    state = jax.jit(lambda key: train.init(alone, key, images[:2], building.dials(cfg, None)))(
+    example = jnp.asarray(images[:2])
+    state = jax.jit(lambda key: train.init(alone, key, example, building.dials(cfg, None)))(
         jax.random.key(0)
     )
     batch = {"image": images, "label": labels, "index": np.int32(0), "advance": np.int32(0)}
@@ -147,7 +154,8 @@ def original(size: dict[str, Any], checkout: str, dtype: str) -> dict[str, Calla
         D.optim.zero_grad()
         with cast():
             fake, real = GD(*draw(), x, y, train_G=False, split_D=False)
-            loss = sum(losses.discriminator_loss(fake.float(), real.float()))
+            on_real, on_fake = losses.discriminator_loss(fake.float(), real.float())
+            loss = on_real + on_fake
         loss.backward()
         D.optim.step()
         end()
@@ -164,6 +172,25 @@ def original(size: dict[str, Any], checkout: str, dtype: str) -> dict[str, Calla
         end()
 
     return {"critic": critic_step, "generator": generator_step}
+
+
+def warm(size: dict[str, Any], dtype: str, *, fused: bool) -> tuple[dict[str, dict], dict]:
+    """Both sides' steps, compiled and taken twice, and what ours need in FLOPs."""
+    mine, counted = ours(size, dtype, fused)
+    sides = {"prpr": mine}
+    if checkout := os.environ.get("PRPR_BIGGAN_PYTORCH"):
+        import torch
+
+        # TF32 on both sides, as JAX has it by default on a GPU.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        # The original's train.py lets cuDNN choose by trying, as XLA does.
+        torch.backends.cudnn.benchmark = torch.cuda.is_available()
+        sides["original"] = original(size, checkout, dtype)
+    for steps in sides.values():
+        for step in steps.values():
+            step()
+            step()
+    return sides, counted
 
 
 def peak(dtype: str) -> float:
@@ -184,37 +211,73 @@ def clock(step: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def largest_batch(first: int, fits: Callable[[int], bool]) -> int:
+    """The first of `first`, half of it, a quarter ... that fits; ends the program where none does.
+
+    Args:
+      first: the batch to begin with.
+      fits: batch -> whether both sides fit.
+    """
+    batch = first
+    while batch and not fits(batch):
+        batch //= 2
+    if not batch:
+        sys.exit("not even a batch of 1 fits on this device: take another --size")
+    return batch
+
+
+def _fits(batch: int) -> bool:
+    """Whether this command's sides fit at a batch: its warm-up, in a process of its own."""
+    command = [sys.executable, *sys.argv, "--rounds", "0", "--batch", str(batch)]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    if code not in (0, _FULL):
+        sys.exit(f"the try at a batch of {batch} ended with exit code {code}: see above")
+    print(f"batch {batch}: {'does not fit' if code else 'fits'}", flush=True)
+    return not code
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "out of memory"))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="32")
-    parser.add_argument("--batch", type=int, default=0, help="images; 0: the size's own")
+    parser.add_argument(
+        "--batch", type=int, default=0, help="images; 0: the size's own, or the search"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--naive", action="store_true", help="plain resampling on our side")
     arguments = parser.parse_args()
     size = dict(SIZES[arguments.size])
-    size["batch"] = arguments.batch or size["batch"]
+    # JAX would take three quarters of a GPU at once, and leave the other side the rest.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
     import jax
 
-    mine, counted = ours(size, arguments.dtype, not arguments.naive)
-    sides = {"prpr": mine}
-    if checkout := os.environ.get("PRPR_BIGGAN_PYTORCH"):
-        import torch
-
-        # TF32 on both sides, as JAX has it by default on a GPU.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        sides["original"] = original(size, checkout, arguments.dtype)
-    for steps in sides.values():
-        for step in steps.values():
-            step()
-            step()
+    if arguments.size == "full" and not arguments.batch:
+        if jax.default_backend() == "cpu":
+            parser.error(
+                "--size full needs --batch on a CPU, whose memory has no end to search for"
+            )
+        arguments.batch = largest_batch(size["batch"], _fits)
+    size["batch"] = arguments.batch or size["batch"]
+    try:
+        sides, counted = warm(size, arguments.dtype, fused=not arguments.naive)
+        top = peak(arguments.dtype)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"batch {size['batch']} does not fit: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(_FULL)
+    if not arguments.rounds:
+        return
     times = {side: {name: [] for name in steps} for side, steps in sides.items()}
     for _ in range(arguments.rounds):
         for name in ("critic", "generator"):
             for side, steps in sides.items():
                 times[side][name].append(clock(steps[name]))
-    top = peak(arguments.dtype)
     device = jax.devices()[0]
     print(
         f"{size['resolution']}x{size['resolution']}, ch {size['ch']}, batch {size['batch']}, "

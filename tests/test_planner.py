@@ -1,7 +1,9 @@
 """The cost card: arithmetic by hand, exact memory, and what a wrong request is answered."""
 
+import dataclasses
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,19 @@ import jax
 import pytest
 from absl import flags
 
-from prpr import cli, config, planner, record
+from prpr import cli, config, parallel, planner, record
 from prpr.errors import ConfigError
-from prpr.planner import card, device_table, estimate, footprint, tradeoff
+from prpr.planner import (
+    card,
+    device_table,
+    estimate,
+    flops,
+    footprint,
+    phases,
+    programs,
+    shapes,
+    tradeoff,
+)
 from prpr.planner.card import Range
 
 ROOT = Path(__file__).parents[1]
@@ -172,8 +184,8 @@ def test_a_shared_batch_is_cut_and_pays_for_its_sums():
     assert page.largest.batch == 8 * page.largest.micro
     assert page.memory.snapshot > 0  # checkpoints are copied on the device
     slow = device_table.DEVICES["h100-sxm"]._replace(link=1e3)
-    tracer = estimate.Tracer(estimate.shape_of(cfg))
-    todo = estimate.phases(cfg, "finetune")
+    tracer = programs.Tracer(shapes.shape_of(cfg))
+    todo = phases.phases(cfg, "finetune")
     traced = {phase.name: tracer(phase, 16) for phase in todo}
     assert traced["base"] is traced["control"]
     times = estimate.timing(cfg, todo, tracer.shape, slow, 8, traced)
@@ -196,10 +208,10 @@ def test_what_does_not_fit_is_said_with_the_largest_that_does(monkeypatch):
     assert 1 <= fits < 256
     assert f"the largest that does is {fits}" in page.warnings[0]
     assert page.largest.accumulate == 256 // fits
-    shape = estimate.shape_of(cfg)
+    shape = shapes.shape_of(cfg)
 
     def at(items: int) -> str:
-        return estimate.memory(estimate.trace(cfg, shape, items), small, snapshot=False).fits
+        return estimate.memory(programs.trace(cfg, shape, items), small, snapshot=False).fits
 
     assert at(fits) == "yes"
     assert at(2 * fits) != "yes"
@@ -216,9 +228,19 @@ def test_data_that_are_not_here_are_planned_from_what_is_known(monkeypatch, tmp_
 
 
 def test_bfloat16_runs_at_another_peak():
-    traced = estimate.trace(biggan(model__dtype="bfloat16"), estimate.shape_of(biggan()), 16)
-    dtypes = {op.dtype for op in traced.critic.ops if op.kind == "contract"}
-    assert "bfloat16" in dtypes
+    cfg = biggan(model__dtype="bfloat16")
+    traced = programs.trace(cfg, shapes.shape_of(cfg), 16)
+    work = flops.cost(traced.critic).contractions
+    assert work["bfloat16"] > 0.9 * sum(work.values())
+    # Where arithmetic is all that takes time, each type of product pays its own rate.
+    device = device_table.DEVICES["l4"]._replace(
+        float32=1e3, default32=4e3, bfloat16=1e4, bandwidth=1e30, launch=(0.0, 0.0)
+    )
+    peaks = {"bfloat16": 1e4, "float32": 4e3, flops.HIGHEST: 1e3}
+    by_hand = sum(done / peaks[dtype] for dtype, done in work.items())
+    assert estimate.seconds(traced.critic, device).low == pytest.approx(by_hand / 0.45)
+    half = estimate.seconds(traced.critic, device._replace(bfloat16=5e3)).low
+    assert half == pytest.approx((by_hand + work["bfloat16"] / 1e4) / 0.45)
 
 
 # --- requests -------------------------------------------------------------------------------
@@ -314,6 +336,210 @@ def test_spread_widens_what_was_measured():
     assert probe.spread([1.0, 2.0, 4.0]) == Range(0.85, 2.0, 4.0 * 1.15)
 
 
-def test_configs_of_the_repository_can_be_planned():
-    cfg = config.base_of(toy())
-    assert "train x 1" in planner.plan(cfg, command="train", device="l4").hours
+def test_bursts_time_a_call_without_waiting_in_between(monkeypatch):
+    from prpr.planner import probe
+
+    now, calls, waits = [0.0], [], []
+
+    def call() -> int:
+        calls.append(now[0])
+        now[0] += 0.1
+        return len(calls)
+
+    def wait(_: int) -> None:
+        waits.append(len(calls))
+        now[0] += 0.2
+
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(probe.jax, "block_until_ready", wait)
+    found = probe.bursts(call, count=3, length=1.2)
+    # A call and its wait take .3 s, so a burst of 1.2 s has 4 calls: .4 s, and one wait.
+    assert waits == [1, 2, 6, 10, 14]
+    each = (0.4 + 0.2) / 4
+    assert found.middle == pytest.approx(each)
+    assert (found.low, found.high) == (pytest.approx(0.85 * each), pytest.approx(1.15 * each))
+
+
+def test_a_probe_reads_ahead_as_a_run_does(monkeypatch, tmp_path):
+    from prpr import build
+    from prpr.planner import probe
+
+    ahead, loader = [], probe.data.Loader
+
+    def noted(*arguments: Any, prefetch: int = 2, **rest: Any) -> Any:
+        ahead.append(prefetch)
+        return loader(*arguments, prefetch=prefetch, **rest)
+
+    monkeypatch.setattr(probe, "BURSTS", 1)
+    monkeypatch.setattr(probe, "bursts", lambda call, *_: Range(*[float(call() is not None)] * 3))
+    monkeypatch.setattr(probe.data, "Loader", noted)
+    cfg = toy(control=False, base__path=str(tmp_path), lams=(1.0,), data__prefetch=3)
+    probe.timing(cfg, phases.phases(cfg, "finetune"), 1)
+    assert ahead == [0]  # points are in memory
+    cfg = biggan(data__name="mnist", data__miniature=True, data__prefetch=3, train__batch=8)
+    with probe._Runs(cfg, build.splits(cfg), 1).stream() as stream:
+        _, batch = next(stream)
+    assert ahead == [0, 3]
+    assert batch["image"].shape[-4:] == (8, 32, 32, 1)
+
+
+# --- parts of the sum -----------------------------------------------------------------------
+
+
+def test_a_phase_is_its_updates_by_hand(page):
+    """3 λ of 5 critic updates a step, the warm-up's among them, one after the other."""
+    cfg, s = toy(), page.seconds
+    t = cfg.train
+    critic = s["critic update"].middle * (t.warmup + t.steps) * cfg.critic.steps
+    one = critic + s["generator update"].middle * t.steps
+    assert page.hours["λ x 3"].middle == pytest.approx(3 * one / 3600)
+    saves = 0
+    for steps in (cfg.base.steps, t.steps, *[t.warmup + t.steps] * 3):
+        saves += -(-steps // t.checkpoint_every)
+    assert page.hours["checkpoints"].middle == pytest.approx(saves * s["checkpoint"].middle / 3600)
+    assert s["step"].middle == pytest.approx(
+        5 * s["critic update"].middle + s["generator update"].middle
+    )
+
+
+def test_memory_is_the_sum_of_its_parts():
+    exactly = Range(1000, 2000, 3000)
+    m = card.Memory(1, 20, 300, 4000, 50_000, 600_000, exactly, 1e6, 656_321)
+    assert m.total == Range(655_321, 656_321, 657_321)
+    assert m.fits == "tight"
+
+
+def test_activations_are_what_the_peak_has_beyond_the_state():
+    cfg = biggan()
+    shape, l4 = shapes.shape_of(cfg), device_table.DEVICES["l4"]
+    small, large = (programs.trace(cfg, shape, items) for items in (16, 64))
+    m = estimate.memory(large, l4, snapshot=False)
+    assert m.total.low == max(large.peaks)
+    donated = range(len(jax.tree.leaves(large.state)))
+    for program, peak in zip((large.critic, large.generator), large.peaks, strict=True):
+        assert peak >= footprint.peak(program, fused=False, donated=donated)
+    assert m.activations.high == pytest.approx(1.8 * m.activations.low)
+    # Four times the images take nearly four times the room.
+    ratio = m.activations.low / estimate.memory(small, l4, snapshot=False).activations.low
+    assert 3.2 < ratio < 4.1
+    copied = estimate.memory(large, l4, snapshot=True)
+    assert copied.snapshot == m.generator + m.critic + m.average + m.optimiser
+    assert copied.total.low - m.total.low == copied.snapshot
+
+
+def test_arithmetic_of_an_update_by_hand(page):
+    """Dense layers only: forward, weights' and inputs' gradients are a product each."""
+    batch = toy().train.batch
+    generator, critic = [10 * 16, 16 * 16, 16 * 2], [10 * 64, 64 * 64, 64]
+    # The critic's update: samples; then real and fake forward, and back to the first weights.
+    both = sum(critic) * 2 + sum(critic[1:])
+    assert page.flops["critic update"] == 2 * batch * (sum(generator) + 2 * both)
+    # The generator's: forward through both, back through the critic to its input, and down.
+    back = sum(critic) + sum(generator) + sum(generator[1:])
+    assert page.flops["generator update"] == 2 * batch * (sum(generator) + sum(critic) + back)
+
+
+def test_rejection_counts_the_seconds_of_all_devices():
+    cfg = toy(train__layout="data")
+    one = planner.plan(cfg, device="h100-sxm", devices=1)
+    many = planner.plan(cfg, device="h100-sxm", devices=8)
+    for alone, shared in zip(one.rejection, many.rejection, strict=True):
+        assert alone.images is not None
+        assert shared.images is not None
+        # A batch cut in eight is never cheaper in device time.
+        assert shared.images.low >= alone.images.low
+        assert shared.images.middle >= alone.images.middle
+        assert shared.images.high >= alone.images.high
+    apart = planner.plan(toy(), device="h100-sxm", devices=3)
+    assert apart.rejection == planner.plan(toy(), device="h100-sxm").rejection
+
+
+def test_no_λ_is_bought_where_there_is_none():
+    page = planner.plan(toy(lams=()), device="h100-sxm", budget=1.0)
+    assert page.budget is not None
+    assert page.budget.lams is None
+    assert page.budget.steps[1] > 0
+    assert "values of λ" not in str(page)
+    assert "the control at" in str(page)
+    base = planner.plan(config.base_of(toy()), command="train", device="l4", budget=1.0)
+    assert "values of λ" not in str(base)
+    assert "the configured runs at" in str(base)
+    assert "train x 1" in base.hours
+
+
+def test_devices_of_a_cpu_are_one_machine(monkeypatch):
+    row = device_table.DEVICES["l4"]._replace(name="this (cpu)", launch=(0.0, 0.0), price=0.0)
+    monkeypatch.setattr(device_table, "here", lambda: row)
+    monkeypatch.setattr(parallel, "setup", lambda devices, _: devices)
+    monkeypatch.setattr(estimate, "DISPATCH", (0.0, 0.0))
+    one, two, more = (planner.plan(toy(), devices=devices) for devices in (1, 2, 8))
+    for name in ("critic update", "generator update"):
+        assert two.seconds[name].middle == pytest.approx(2 * one.seconds[name].middle)
+        assert more.seconds[name].middle == pytest.approx(3 * one.seconds[name].middle)  # 3 runs
+    assert two.memory.capacity == one.memory.capacity / 2
+    assert two.seconds["scoring of a run"].high == pytest.approx(
+        one.seconds["scoring of a run"].high
+    )
+    monkeypatch.setattr(device_table, "here", lambda: row._replace(name="this (gpu)"))
+    apart = planner.plan(toy(), devices=2)
+    assert apart.seconds["critic update"] == one.seconds["critic update"]
+    assert apart.memory.capacity == one.memory.capacity
+
+
+def test_phases_of_two_batches(monkeypatch):
+    """A base, and a control by its recipe, with a batch of their own."""
+    cfg = toy(base__batch=16, train__batch=64)
+    taken = []
+    trace = programs.trace
+    monkeypatch.setattr(
+        programs,
+        "trace",
+        lambda c, s, items: taken.append((c.objective, items)) or trace(c, s, items),
+    )
+    page = planner.plan(cfg, device="l4")
+    assert (page.batch, page.micro) == (64, 64)
+    assert ("hinge", 16) in taken
+    assert ("hinge", 64) not in taken
+    assert page.seconds["critic update"].middle > 0
+
+
+# --- many devices ---------------------------------------------------------------------------
+
+
+def asked(capsys, cfg: Any, *arguments: str) -> str:
+    values = flags.FlagValues()
+    holder = planner.define_flags(values)
+    values(["program", "--plan", *arguments])
+    planner.main(cfg, "finetune", "nowhere", holder)
+    return capsys.readouterr().out
+
+
+def test_a_table_answers_all_that_is_asked(capsys, monkeypatch):
+    tiny = device_table.DEVICES["l4"]._replace(name="tiny", memory=4e5)
+    monkeypatch.setitem(device_table.DEVICES, "tiny", tiny)
+    lines = asked(capsys, toy(), "--plan_device=8*tiny,l4,h200", "--budget=2").splitlines()
+    head, *rows = [re.split(r"  +", line) for line in lines[:4]]
+    assert head == [*["device", "memory", "fits", "micro", "step", "hours", "money"], "budget buys"]
+    assert [row[0] for row in rows] == ["8 x tiny", "1 x l4", "1 x h200"]
+    assert len({len(line) for line in lines[:4]}) == 1
+    pages = [planner.plan(toy(), device=name, budget=2.0) for name in ("l4", "h200")]
+    for row, page in zip(rows[1:], pages, strict=True):
+        assert len(row) == len(head)
+        assert page.budget is not None
+        assert page.budget.lams is not None
+        assert row[-1].startswith(f"{page.budget.lams[1]} λ (")
+    told = [line for line in lines if line.startswith("warning: ")]
+    assert sum("may not fit" in line or "does not fit" in line for line in told) == 1
+    assert any("5 of 8 devices have no run" in line and "(8 x tiny)" in line for line in told)
+    (where,) = [line.split(": ")[1] for line in lines if line.startswith("peaks")]
+    assert (ROOT / where).exists()
+    out = asked(capsys, toy(), "--plan_device=all")
+    assert "budget" not in out
+    assert out.count(" x ") >= len(device_table.DEVICES)
+
+
+def test_small_numbers_keep_apart():
+    page = planner.plan(toy(), device="l4")
+    few = {name: value * 1e-7 for name, value in page.hours.items()}
+    row = card.table([dataclasses.replace(page, hours=few)]).splitlines()[1]
+    assert len(re.split(r"  +", row)) == 7

@@ -99,17 +99,18 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What an amount of money buys beyond base, control and their scores.
+    """What an amount of money buys of the last phase, beyond what comes before it and scores.
 
     Attributes:
       amount: of money;  hours: of all devices together, wall-clock.
-      lams: values of λ at the configured number of steps (fewest, middle, most).
-      steps: generator updates for each configured λ.
+      lams: values of λ at the configured number of steps (fewest, middle, most); None for a
+        command without λ.
+      steps: generator updates for each configured λ, or for the runs without one.
     """
 
     amount: float
     hours: float
-    lams: tuple[int, int, int]
+    lams: tuple[int, int, int] | None
     steps: tuple[int, int, int]
 
 
@@ -251,10 +252,13 @@ def _money(card: Card) -> list[str]:
     ]
     if card.budget is not None:
         b = card.budget
+        what = "the control" if card.command == "finetune" else "the configured runs"
+        if b.lams is not None:
+            low, middle, high = b.lams
+            what = f"{middle} values of λ ({low} to {high}), or the configured ones"
         lines.append(
-            f"  {b.amount:g} buys        {duration(b.hours * 3600)}: {b.lams[1]} values of λ "
-            f"({b.lams[0]} to {b.lams[2]}), or the configured ones at {number(b.steps[1])} steps "
-            f"({number(b.steps[0])} to {number(b.steps[2])})"
+            f"  {b.amount:g} buys        {duration(b.hours * 3600)}: {what} at "
+            f"{number(b.steps[1])} steps ({number(b.steps[0])} to {number(b.steps[2])})"
         )
     return lines
 
@@ -276,18 +280,41 @@ def _rejection(card: Card) -> list[str]:
 
 
 def table(cards: list[Card]) -> str:
-    """Several devices, a line each."""
-    head = (
-        f"{'device':<28}{'memory':>16}{'fits':>7}{'micro':>7}{'step':>11}{'hours':>26}{'money':>26}"
-    )
-    lines = [head]
+    """Several devices, a line each; the last column where a budget is given."""
+    rows = [["device", "memory", "fits", "micro", "step", "hours", "money", "budget buys"]]
     for card in cards:
-        h, money = card.total_hours, card.money
-        price = "-" if money is None else f"{money.middle:.3g} ({money.low:.3g}-{money.high:.3g})"
-        need = f"{_size(card.memory.total.middle)}"
-        lines.append(
-            f"{card.devices} x {card.device:<24}{need:>16}{card.memory.fits:>7}"
-            f"{card.largest.micro:>7}{duration(card.seconds['step'].middle):>11}"
-            f"{f'{h.middle:.3g} ({h.low:.3g}-{h.high:.3g})':>26}{price:>26}"
+        price = "-" if card.money is None else _ends(card.money)
+        rows.append(
+            [
+                f"{card.devices} x {card.device}",
+                _size(card.memory.total.middle),
+                card.memory.fits,
+                str(card.largest.micro),
+                duration(card.seconds["step"].middle),
+                _ends(card.total_hours),
+                price,
+                _bought(card.budget),
+            ]
         )
-    return "\n".join(lines)
+    if not any(card.budget for card in cards):
+        rows = [row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _ends(value: Range) -> str:
+    return f"{value.middle:.3g} ({value.low:.3g}-{value.high:.3g})"
+
+
+def _bought(budget: Budget | None) -> str:
+    if budget is None:
+        return "-"
+    if budget.lams is None:
+        return f"{number(budget.steps[1])} steps"
+    return f"{budget.lams[1]} λ ({budget.lams[0]}-{budget.lams[2]})"

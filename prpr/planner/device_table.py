@@ -48,6 +48,7 @@ class Device(NamedTuple):
     source: str
     utilisation: tuple[float, float] = UTILISATION
     bandwidth_share: tuple[float, float] = BANDWIDTH
+    sharing: int = 1  # see `among`
 
     def peak(self, dtype: str) -> float:
         """Peak FLOP/s of contractions whose operands are of a class of `flops.Op.dtype`."""
@@ -112,6 +113,18 @@ def get(name: str) -> Device:
     if key not in DEVICES:
         raise unknown_name("device", name, (*DEVICES, "this", "all"))
     return DEVICES[key]
+
+
+def among(row: Device, devices: int) -> Device:
+    """The part of each where `devices` work at once: a CPU's are one machine, rates and memory.
+
+    Args:
+      row: of one device that has all of it;  devices: how many have it together.
+    """
+    if not row.name.startswith("this (cpu"):
+        return row
+    parts = ("float32", "default32", "bfloat16", "bandwidth", "link", "memory")
+    return row._replace(sharing=devices, **{name: getattr(row, name) / devices for name in parts})
 
 
 def here() -> Device:

@@ -23,7 +23,8 @@ import numpy as np
 
 from prpr import build, checkpoint, config, data, parallel, sampling, score, train
 from prpr.planner.card import ZERO, Range, between
-from prpr.planner.estimate import Phase, Timing
+from prpr.planner.estimate import Timing
+from prpr.planner.phases import Phase
 
 MARGIN = 0.15
 BURSTS, BURST_SECONDS = 7, 0.5  # of each kind of update
@@ -64,6 +65,7 @@ class _Runs:
 
     def __init__(self, cfg: config.Config, parts: build.Splits, devices: int):
         self.fleet = parallel.fleet(cfg.train.layout, devices)
+        self._cfg, self._parts = cfg, parts
         self.system = build.system(cfg, parts.train, self.fleet.axis_name)
         alone = build.system(cfg, parts.train)
         example = jnp.zeros((2, *parts.train.shape), jnp.float32)
@@ -78,12 +80,22 @@ class _Runs:
             lambda state: train.generator_update(self.system, state, items), donate=True
         )
 
+    def stream(self) -> data.Loader:
+        """The batches of all runs on the devices, prepared as a run prepares them."""
+        place = {"index": np.int32(0), "advance": np.int32(0)}
+        sources = [
+            build.batches(self._cfg, self._parts.train, seed) for seed in range(self.fleet.width)
+        ]
+
+        def placed(step: int) -> Any:
+            return self.fleet.batch([{**source.batch(step), **place} for source in sources])
+
+        ahead = build.prefetch(self._cfg, self._parts.train)
+        return data.Loader(placed, range(_MOST), prefetch=ahead)
+
     def critic(self, loader: data.Loader) -> Any:
         """One critic update of every run, its batches included."""
-        place = {"index": np.int32(0), "advance": np.int32(0)}
-        # Every run has its own stream; here they take turns at one.
-        batches = [{**next(loader)[1], **place} for _ in range(self.fleet.width)]
-        self.state, scalars = self._critic(self.state, self.fleet.batch(batches))
+        self.state, scalars = self._critic(self.state, next(loader)[1])
         return scalars
 
     def generator(self) -> Any:
@@ -97,27 +109,26 @@ def timing(cfg: config.Config, todo: Sequence[Phase], devices: int) -> tuple[Tim
 
     Args:
       cfg: a valid configuration.
-      todo: from `estimate.phases`; base and control share a program and are timed once.
+      todo: from `phases.work`; base and control share a program, and are timed once where they
+        have one batch.
       devices: from `parallel.setup`.
     """
     parts = build.check(cfg, devices)
     updates: dict[str, tuple[Range, Range]] = {}
-    compiled, base = 0.0, None
+    compiled, timed = 0.0, {}
     last: _Runs | None = None
     for phase in todo:
-        if base is not None and phase.name == "control":
-            updates[phase.name] = base
+        program = (phase.name == "λ", phase.cfg.train.batch)
+        if program in timed:
+            updates[phase.name] = timed[program]
             continue
         last = _Runs(phase.cfg, parts, devices)
-        batches = build.batches(phase.cfg, parts.train, 0)
-        with data.Loader(batches.batch, range(_MOST), prefetch=cfg.data.prefetch) as loader:
+        with last.stream() as loader:
             start = time.perf_counter()
             jax.block_until_ready((last.critic(loader), last.generator()))
             compiled += time.perf_counter() - start
             critic = bursts(lambda runs=last, loader=loader: runs.critic(loader))
-        updates[phase.name] = (critic, bursts(last.generator))
-        if phase.name == "base":
-            base = updates[phase.name]
+        updates[phase.name] = timed[program] = (critic, bursts(last.generator))
     assert last is not None
     alone = _batch_alone(cfg, parts)
     with tempfile.TemporaryDirectory(prefix="prpr-probe-") as folder:

@@ -6,8 +6,12 @@ g and, once, F seconds of training. Both need a fitted critic (K seconds, part o
 same at N images,
 
     F + N g = K + N (g + c) / a      N = (F − K) / ((g + c)/a − g).
+
+All of them are seconds of one device: where several share a batch, each second of an update
+counts as often as there are devices.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +19,8 @@ from pathlib import Path
 from prpr import config, record
 from prpr.errors import DataError
 from prpr.planner.card import Budget, Range, Rejection, total
-from prpr.planner.estimate import Phase, Timing
+from prpr.planner.estimate import Timing, training
+from prpr.planner.phases import Phase
 
 ACCEPTANCES = (0.5, 0.2, 0.1)  # examples, where nothing is recorded
 
@@ -46,7 +51,7 @@ def afford(
     fixed: Range,
     each: Range,
     step: Range,
-    configured: int,
+    configured: float,
     steps: int,
 ) -> Budget:
     """What `amount` buys.
@@ -56,7 +61,7 @@ def afford(
       fixed: hours that are spent before the first λ.
       each: hours of one λ, all seeds, scores included.
       step: hours of one generator update (with its critic updates) of one λ, all seeds.
-      configured: values of λ in the configuration;  steps: generator updates of each.
+      configured: values of λ that are left to do;  steps: generator updates of each.
     """
     hours = amount / hourly
     ends = ((fixed.high, each.high, step.high), (fixed.middle, each.middle, step.middle))
@@ -66,7 +71,7 @@ def afford(
         lams.append(math.floor(left / one) if one > 0 else 0)
         # Whatever is not updates (warm-up, scores) is paid first.
         rest = max(0.0, left - configured * max(0.0, one - steps * update))
-        more.append(math.floor(rest / (update * max(configured, 1))) if update > 0 else 0)
+        more.append(math.floor(rest / (update * configured)) if update > 0 else 0)
     return Budget(amount, hours, (lams[0], lams[1], lams[2]), (more[0], more[1], more[2]))
 
 
@@ -79,18 +84,22 @@ def budget(
     times: Timing,
     width: int,
 ) -> Budget:
-    """What an amount buys after base, control and their scores; see `afford`."""
-    configured = max(1, len(cfg.lams))
+    """What an amount buys of the last phase after all that comes before it; see `afford`.
+
+    Where all its runs are finished already, of as many again.
+    """
+    configured, jobs = max(1, len(cfg.lams)), last.left or last.jobs
+    wanted = configured * jobs / last.jobs  # values of λ, or 1 without
     groups = last.jobs / configured / width  # of one λ: its seeds, side by side with others
     scores = times.scoring * (len(cfg.seeds) / 3600)
     saves = times.checkpoint * (len(cfg.seeds) * last.events("checkpoint_every") / 3600)
     checks = times.diagnosis * (groups * last.events("diagnose_every") / 3600)
-    own = spent[f"{last.name} x {last.jobs}"] * (1 / configured)
+    own = training(last, times) * (math.ceil(jobs / width) / wanted)
     each = own + scores + saves + checks
     everything = total(spent.values())
     rest = Range(
         *(
-            max(0.0, all_of - configured * one)
+            max(0.0, all_of - wanted * bool(last.left) * one)
             for all_of, one in zip(
                 (everything.low, everything.middle, everything.high),
                 (each.low, each.middle, each.high),
@@ -99,18 +108,25 @@ def budget(
         )
     )
     update = step(last, times) * (groups / 3600)
-    return afford(amount, hourly, rest, each, update, configured, last.cfg.train.steps)
+    found = afford(amount, hourly, rest, each, update, wanted, last.cfg.train.steps)
+    return found if last.cfg.lams else dataclasses.replace(found, lams=None)
 
 
-def rejection(last: Phase, times: Timing, workdir: str | None) -> list[Rejection]:
-    """Rows of acceptances against fine-tuning one λ; none for a command without λ."""
+def rejection(last: Phase, times: Timing, sharing: int, workdir: str | None) -> list[Rejection]:
+    """Rows of acceptances against fine-tuning one λ; none for a command without λ.
+
+    Args:
+      last: the λ runs.
+      times: of a group of runs.
+      sharing: devices that share a batch; 1 where a run has a device of its own.
+      workdir: of earlier runs, whose acceptances are used.
+    """
     if last.name != "λ":
         return []
     critic, _ = times.updates[last.name]
     warm = last.cfg.train.warmup * last.cfg.critic.steps
-    # Device time of one run: where runs go side by side each has a device of its own.
-    fit = critic * warm
-    tune = fit + step(last, times) * last.cfg.train.steps
+    fit = critic * (warm * sharing)
+    tune = fit + step(last, times) * (last.cfg.train.steps * sharing)
     found = acceptances(workdir) if workdir else {}
     wanted = [(a, "as an example") for a in ACCEPTANCES]
     wanted += [(a, f"recorded for {name}") for name, a in sorted(found.items())]
