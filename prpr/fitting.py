@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prpr import checkpoint, parallel, progress, record, train
+from prpr import checkpoint, processes, progress, record, train
 from prpr.errors import Preempted, PrprError
 from prpr.trainer import Job, Trained, Trainer, check_same, plain_errors
 
@@ -79,13 +79,13 @@ def fit_critic(
         state, meta = checkpoint.restore(folder, trainer.like())
     at, losses, error = int(state.step), list(meta["losses"]), meta["error"]
     # Processes that see several file systems would go on from several updates.
-    parallel.agree({f"fitting of {job.run}": (at, meta["fitted"])})
+    processes.agree({f"fitting of {job.run}": (at, meta["fitted"])})
     if meta["fitted"]:
         return Trained(job, jax.device_get(state), float(meta["seconds"]))
     kept, fitted, now = _settings(trainer, source), False, at
     rec.rewind(at, job.run)
     start, placed = time.monotonic(), trainer.fleet.place([state])
-    parallel.say(
+    processes.say(
         f"{job.run} has no critic: fitting one with the generator at rest, until its held-out "
         f"calibration error is at most {b.fit_error:g} and its held-out loss has stopped "
         f"falling (at most {b.fit_steps} updates)."
@@ -114,7 +114,7 @@ def fit_critic(
                 saver.save(now, state, {**trainer.meta(job, seconds), **about})
             if ends:
                 break
-    parallel.wait("fitted")  # the others may read what the first has written
+    processes.wait("fitted")  # the others may read what the first has written
     if trainer.stop.requested:
         raise Preempted(f"saved at update {now} of the critic's fit in {trainer.workdir}")
     if not fitted:
@@ -125,7 +125,7 @@ def fit_critic(
             "config.base.fit_steps or fit_error; the same command then goes on. Or, in another "
             "--workdir, lower config.critic.lr."
         )
-    parallel.say(
+    processes.say(
         f"{job.run}: critic fitted after {now} updates; held-out calibration error "
         f"{error:.3f}, loss {losses[-1]:.3f} (log 2 = .693 knows nothing)."
     )

@@ -26,6 +26,7 @@ from prpr import (
     objectives,
     parallel,
     preempt,
+    processes,
     progress,
     record,
     report,
@@ -52,20 +53,20 @@ def _setup(cfg: config.Config, folder: Path, runs: int) -> int:
     shared = cfg.train.layout == parallel.DATA
     devices = parallel.setup(cfg.train.devices, 0 if shared else runs)
     given = {"--workdir": str(folder), **config.flatten(cfg, "config.")}
-    parallel.agree({"versions": record.versions(), **given})
+    processes.agree({"versions": record.versions(), **given})
     return devices
 
 
 def _parts(cfg: config.Config, devices: int) -> build.Splits:
     """The data; all processes must see the same, or they would share it out differently."""
     parts = build.check(cfg, devices)
-    parallel.agree(
+    processes.agree(
         {f"the data's {split} part": data.identity(part) for split, part in parts._asdict().items()}
     )
     return parts
 
 
-def _check(cfg: config.Config, cluster: parallel.Cluster | None) -> None:
+def _check(cfg: config.Config, cluster: processes.Cluster | None) -> None:
     """What can be refused before the other processes are waited for."""
     config.validate(cfg)
     if cluster is not None and cfg.train.layout != parallel.DATA:
@@ -75,7 +76,7 @@ def _check(cfg: config.Config, cluster: parallel.Cluster | None) -> None:
 
 
 def train_base(
-    cfg: config.Config, workdir: str | os.PathLike, cluster: parallel.Cluster | None = None
+    cfg: config.Config, workdir: str | os.PathLike, cluster: processes.Cluster | None = None
 ) -> dict[str, Any]:
     """Trains `cfg` from scratch at every seed (and λ, where its objective has one) and scores it.
 
@@ -98,7 +99,7 @@ def train_base(
         )
     jobs = _jobs(cfg) or [Job("base", None, seed) for seed in cfg.seeds]
     folder = Path(workdir).expanduser()
-    with parallel.session(cluster), preempt.Preemption() as stop:
+    with processes.session(cluster), preempt.Preemption() as stop:
         devices = _setup(cfg, folder, len(jobs))
         return _train_base(Trainer(cfg, _parts(cfg, devices), folder, devices, stop), jobs)
 
@@ -112,7 +113,7 @@ def _train_base(trainer: Trainer, jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def finetune(
-    cfg: config.Config, workdir: str | os.PathLike, cluster: parallel.Cluster | None = None
+    cfg: config.Config, workdir: str | os.PathLike, cluster: processes.Cluster | None = None
 ) -> dict[str, Any]:
     """Fine-tunes the base at every λ and seed, and its control; scores and reports them.
 
@@ -145,7 +146,7 @@ def finetune(
             "--out DIR and give --config.base.path=DIR, or train a base here with "
             "--config.base.required=false."
         )
-    with parallel.session(cluster), preempt.Preemption() as stop:
+    with processes.session(cluster), preempt.Preemption() as stop:
         devices = _setup(cfg, folder, max(map(len, (jobs, controls, bases))))
         info = weights.read_info(home) if cfg.base.path and weights.is_weights(home) else None
         parts = _parts(cfg, devices)
@@ -188,7 +189,7 @@ def _trained(
         trainer.check(bases)
         if any(map(trainer.unfinished, bases)):
             _record(folder).close()  # a workdir that cannot be written costs no training
-            parallel.say(f"No finished base run in {trainer.workdir} yet: training it first.")
+            processes.say(f"No finished base run in {trainer.workdir} yet: training it first.")
             _train_base(trainer, bases)
     return {job.seed: trainer.load(job) for job in bases}
 
@@ -222,7 +223,7 @@ def _from(trainer: Trainer, bases: dict[int, Trained]) -> Callable[[Job], train.
 
 def _record(folder: Path, cfg: config.Config | None = None) -> record.Record:
     board = cfg is not None and cfg.train.tensorboard
-    return record.Record(folder, cfg, tensorboard=board, active=parallel.first())
+    return record.Record(folder, cfg, tensorboard=board, active=processes.first())
 
 
 def _finish(
@@ -235,7 +236,7 @@ def _finish(
 
     Raises Preempted between two rows if an end is asked for: scores are quickly made again.
     """
-    if not parallel.first():
+    if not processes.first():
         return {}
     start, stop = time.monotonic(), results[0][0].stop
     scorer = score.Scorer(cfg, results[0][0].parts, folder)

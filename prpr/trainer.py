@@ -25,6 +25,7 @@ from prpr import (
     objectives,
     parallel,
     preempt,
+    processes,
     progress,
     record,
     train,
@@ -252,7 +253,7 @@ class Trainer:
         found = [(job, self._restored(job)) for job in jobs]
         states = [(job, *(got or (begin(job), 0.0))) for job, got in found]
         # Processes that see several file systems would go on from several steps.
-        parallel.agree({f"step of {job.run}": int(s.step) for job, s, _ in states})
+        processes.agree({f"step of {job.run}": int(s.step) for job, s, _ in states})
         for job, state, _ in states:
             rec.rewind(int(state.step), job.run)
         done = {job.run: Trained(job, s, t) for job, s, t in states if int(s.step) >= self.total}
@@ -368,7 +369,7 @@ class Trainer:
                         save(now)
                     break
             states = self.fleet.fetch(placed, len(jobs))
-        parallel.wait("saved")  # the others may read what the first has written
+        processes.wait("saved")  # the others may read what the first has written
         if self.stop.requested:
             raise Preempted(f"saved at step {now} in {self.workdir}")
         elapsed = (time.monotonic() - start) / len(jobs)

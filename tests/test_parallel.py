@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from prpr import objectives, parallel, ratio, train
+from prpr import objectives, parallel, processes, ratio, train
 from prpr.errors import ConfigError, Preempted
 from prpr.models import biggan, layers, small
 
@@ -255,12 +255,12 @@ def team_child(path: str) -> None:
 
 def process_child(path: str, port: int, number: int) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
-    with parallel.session(parallel.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
+    with processes.session(processes.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
         assert jax.device_count() == 4
         assert jax.process_count() == 2
-        parallel.agree({"a": 1, "b": "x"})
+        processes.agree({"a": 1, "b": "x"})
         found = team_run(2)
-        if parallel.first():
+        if processes.first():
             np.savez(path, **found)
 
 
@@ -323,8 +323,8 @@ def test_pieces_change_nothing_without_batch_norm():
 
 
 def disagree_child(port: int, number: int) -> None:
-    with parallel.session(parallel.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
-        parallel.agree({"config.lams": (0.2,) if number else (0.5,), "config.seeds": (0,)})
+    with processes.session(processes.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
+        processes.agree({"config.lams": (0.2,) if number else (0.5,), "config.seeds": (0,)})
 
 
 def test_processes_that_disagree_end_and_say_on_what(free_port):
@@ -338,15 +338,15 @@ def test_processes_that_disagree_end_and_say_on_what(free_port):
 
 def waiting_child(port: int, number: int) -> None:
     """Process 1 ends without a word while process 0 waits for it."""
-    with parallel.session(parallel.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
-        parallel.wait("begun")
+    with processes.session(processes.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
+        processes.wait("begun")
         if number:
             os._exit(3)
 
 
 def preempted_child(port: int, number: int) -> None:
     """Process 0 is asked for an end, and process 1 has nothing left to do."""
-    with parallel.session(parallel.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
+    with processes.session(processes.Cluster(f"127.0.0.1:{port}", 2, number, silence=10)):
         if not number:
             raise Preempted("saved in runs/x")
 
@@ -369,15 +369,18 @@ def test_one_preempted_process_ends_all_in_order(free_port):
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        (parallel.Cluster("localhost:1"), "go together: 'localhost:1', 0, -1"),
-        (parallel.Cluster("localhost:1", 2, 2), "--process_id=2: must be below --processes=2"),
+        (processes.Cluster("localhost:1"), "go together: 'localhost:1', 0, -1"),
+        (processes.Cluster("localhost:1", 2, 2), "--process_id=2: must be below --processes=2"),
         # JAX would end in a traceback, a segmentation fault, and never.
-        (parallel.Cluster("localhost", 2, 0), "--coordinator=localhost: must be HOST:PORT"),
-        (parallel.Cluster("localhost:one", 2, 0), "--coordinator=localhost:one: must be HOST:PORT"),
-        (parallel.Cluster(":", 2, 0), "--coordinator=:: must be HOST:PORT"),
-        (parallel.Cluster("localhost:65536", 2, 0), "a port from 1 to 65535"),
+        (processes.Cluster("localhost", 2, 0), "--coordinator=localhost: must be HOST:PORT"),
+        (
+            processes.Cluster("localhost:one", 2, 0),
+            "--coordinator=localhost:one: must be HOST:PORT",
+        ),
+        (processes.Cluster(":", 2, 0), "--coordinator=:: must be HOST:PORT"),
+        (processes.Cluster("localhost:65536", 2, 0), "a port from 1 to 65535"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused(cluster, message):
     with pytest.raises(ConfigError, match=message):
-        parallel.join(cluster)
+        processes.join(cluster)
