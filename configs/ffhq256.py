@@ -3,7 +3,9 @@
     python experiments/finetune_biggan.py --config=configs/ffhq256.py --config.data.path=FFHQ_FOLDER
 
 Data: a folder of images of any size, or, faster, what scripts/prepare_data --resolution 256 made of
-it (--config.data.name=prepared). Hardware, memory and time: add --plan, or --plan --probe.
+it (--config.data.name=prepared). One H100 with --config.train.accumulate=4, on paper (--plan
+'--plan_device=1*h100-sxm'): 33 GB; base 16 h (7 to 37), each λ 10 h (4 to 22). Elsewhere: --plan,
+or measured there, --plan --probe.
 
 Settings: the paper's λ, batches and critic steps. Its rate of 5e-5 is the base's; "then 1e-5 /
 1e-6" is read as the critic's and the generator's in the fine-tune. 56,000 of the 70,000 images

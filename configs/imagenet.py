@@ -5,9 +5,10 @@
         --config.base.path=weights/biggan128 --config.data.path=TFDS_DIR
 
 Data: TFDS `imagenet2012`, or, faster, what scripts/prepare_data --resolution 128 made of it
-(--config.data.name=prepared). Hardware, memory and time: add --plan, or --plan --probe on the
-machine itself; docs/scale.md has the planner's answers for some. On a TPU add
---config.model.dtype=bfloat16, on fewer devices --config.train.accumulate=8.
+(--config.data.name=prepared). Eight H100s with --config.train.accumulate=2, on paper (--plan
+'--plan_device=8*h100-sxm'): 40 GB each; control and five λ 18 h (9 to 38). A v5e-256 slice: 7 GB
+each, 3.7 h (1.6 to 8), less with --config.model.dtype=bfloat16. Others in docs/scale.md; measured
+on the machine itself: --plan --probe.
 
 Settings: the paper's λ, rates, batch and critic steps; 7,800 steps are 25 epochs, from the
 published 220 to the paper's 245. The critic's scale and the objective's τ are those that

@@ -11,8 +11,9 @@
 
 What a user can get wrong ends with one line, "error: ...", on standard error and an exit
 code: 2 for what was asked for (flags, knobs, the config file), 1 for what was met on the way
-(data, checkpoints, the workdir), 75 after SIGTERM (all is saved), 130 after Ctrl-C. Any other
-exception is a bug of this code and keeps its traceback.
+(data, checkpoints, the workdir), 75 after SIGTERM (all is saved), 130 after Ctrl-C. Notes
+that an error carries follow, a line each. Any other exception is a bug of this code and keeps
+its traceback.
 
 On top of `ml_collections.config_flags`: tuples are written plainly (--config.lams=0.2,1,5)
 and keep the type of their elements; an unknown knob names the nearest one; the config file
@@ -69,7 +70,7 @@ def define_cluster(flag_values: flags.FlagValues = flags.FLAGS) -> Callable[[], 
     """Defines the flags by which a process joins others in one training run.
 
     Returns:
-      A function that gives the `parallel.Cluster` that the flags describe, or None without
+      A function that gives the `processes.Cluster` that the flags describe, or None without
       --distributed or --coordinator; call it once `run` has parsed the flags.
     """
     alone = flags.DEFINE_bool(
@@ -92,9 +93,9 @@ def define_cluster(flag_values: flags.FlagValues = flags.FLAGS) -> Callable[[], 
         given = (coordinator.value, processes.value, process_id.value)
         if not alone.value and given == ("", 0, -1):
             return None
-        from prpr import parallel  # after the flags: JAX takes a second to import
+        from prpr.processes import Cluster  # after the flags: JAX takes a second to import
 
-        return parallel.Cluster(*given)
+        return Cluster(*given)
 
     return cluster
 
@@ -129,13 +130,19 @@ def run(
         if debug:
             traceback.print_exc()
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        print(f"error: {' '.join(lines)}", file=sys.stderr)
+        _tell(f"error: {' '.join(lines)}", error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if debug:
             traceback.print_exc()
-        print("interrupted; the same command resumes", file=sys.stderr)
+        _tell("interrupted; the same command resumes", error)
         sys.exit(130)
+
+
+def _tell(line: str, error: BaseException) -> None:
+    """Prints a line and below it the error's notes: what else went wrong, such as a lost save."""
+    notes = [" ".join(note.split()) for note in getattr(error, "__notes__", ())]
+    print("\n".join([line, *notes]), file=sys.stderr)
 
 
 # ---- parsing --------------------------------------------------------------------------
@@ -172,6 +179,33 @@ def _parse(argv: list[str], flag_values: flags.FlagValues) -> None:
         raise ConfigError(f"unexpected argument {rest[0]!r}; settings are written --name=value")
     for parser in parsers:
         parser.finish(flag_values)
+    _check_plan(flag_values)
+
+
+# Flags of `planner.define_flags` that mean nothing without --plan, and those of
+# `define_cluster`, which mean nothing with it.
+_OF_PLAN = ("probe", "plan_device", "price", "budget", "plan_json")
+_OF_CLUSTER = ("distributed", "coordinator", "processes", "process_id")
+
+
+def _check_plan(flag_values: flags.FlagValues) -> None:
+    """Refuses what would be left unread: a price must not start the training it was to judge."""
+    if "plan" not in flag_values:
+        return
+
+    def given(names: Sequence[str]) -> list[str]:
+        found = [flag_values[name] for name in names if name in flag_values]
+        return [flag.name for flag in found if flag.present and flag.value is not False]
+
+    if flag_values["plan"].value:
+        for name in given(_OF_CLUSTER):
+            raise ConfigError(
+                f"--{name} with --plan: a plan is made in one process; leave it out, and name the "
+                "devices with --plan_device."
+            )
+    else:
+        for name in given(_OF_PLAN):
+            raise ConfigError(f"--{name} goes with --plan.")
 
 
 def _illegal(message: str, parsers: list["_ConfigParser"]) -> ConfigError:

@@ -346,6 +346,17 @@ def validate(cfg: Config) -> None:
         )
 
 
+def check_base(cfg: Config) -> None:
+    """Raises ConfigError if a fine-tune needs weights and none are named."""
+    if cfg.base.required and not cfg.base.path:
+        raise ConfigError(
+            "config.base.path is empty, and this configuration starts from pre-trained weights: "
+            "convert them with scripts/convert_biggan --generator G_ema.pth --critic D.pth "
+            "--out DIR and give --config.base.path=DIR, or train a base here with "
+            "--config.base.required=false."
+        )
+
+
 def base_of(cfg: Config) -> Config:
     """The configuration of the run that a fine-tune starts from, by the knobs in `base`."""
     out = _with_base_recipe(cfg)

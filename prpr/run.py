@@ -139,13 +139,7 @@ def finetune(
     bases = [Job("base", None, seed) for seed in cfg.seeds]
     folder = Path(workdir).expanduser()
     home = Path(cfg.base.path).expanduser() if cfg.base.path else folder / "base"
-    if cfg.base.required and not cfg.base.path:
-        raise ConfigError(
-            "config.base.path is empty, and this configuration starts from pre-trained weights: "
-            "convert them with scripts/convert_biggan --generator G_ema.pth --critic D.pth "
-            "--out DIR and give --config.base.path=DIR, or train a base here with "
-            "--config.base.required=false."
-        )
+    config.check_base(cfg)
     with processes.session(cluster), preempt.Preemption() as stop:
         devices = _setup(cfg, folder, max(map(len, (jobs, controls, bases))))
         info = weights.read_info(home) if cfg.base.path and weights.is_weights(home) else None

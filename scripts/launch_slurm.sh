@@ -41,6 +41,11 @@ whole() { # OPTION VALUE LOWEST
     fail "$1 $2: must be a whole number, at least $3 and below a million"
 }
 
+plain() { # OPTION VALUE
+  # In a line of #SBATCH, what follows a blank is another option.
+  [[ $2 != *[[:space:]]* ]] || fail "$1 $2: must not contain blanks"
+}
+
 nodes=1 gpus=8 per='' cpus=8 limit=24:00:00 grace=120 partition='' account='' name=prpr
 logs=runs/slurm dry=false
 extra=()
@@ -76,10 +81,10 @@ while (($#)); do
       limit=$value
       ;;
     --grace) whole "$option" "$value" 1 && grace=$value ;;
-    --partition) partition=$value ;;
-    --account) account=$value ;;
-    --name) name=$value ;;
-    --logs) logs=$value ;;
+    --partition) plain "$option" "$value" && partition=$value ;;
+    --account) plain "$option" "$value" && account=$value ;;
+    --name) plain "$option" "$value" && name=$value ;;
+    --logs) plain "$option" "$value" && logs=$value ;;
     --sbatch)
       [[ $value == -* ]] || fail "$option $value: must be an option of sbatch, such as --mem=64G"
       extra+=("$value")
@@ -132,7 +137,9 @@ BATCH
   fi
   echo 'code=0'
   # After one process has ended, the others have a minute to notice and to say why they end.
-  echo "srun --kill-on-bad-exit=0 --wait=60 $(printf '%q ' "${command[@]}")|| code=\$?"
+  # And srun does not inherit --cpus-per-task from sbatch, from SLURM 22.05 on.
+  options="--cpus-per-task=$cpus --kill-on-bad-exit=0 --wait=60"
+  echo "srun $options $(printf '%q ' "${command[@]}")|| code=\$?"
   cat <<'BATCH'
 if [ "$code" -eq 75 ]; then
   echo "stopped with a checkpoint; queued again"

@@ -127,6 +127,23 @@ on_hosts() { # WORKER SCRIPT
   vm ssh "$name" "--worker=$1" "--command=$2"
 }
 
+# What setup does on a host, in its folder of the code, as one line. It needs Python 3.11 to 3.13, as
+# scripts/setup_venv does; images based on Ubuntu 22.04 have 3.10: there uv brings one.
+install() {
+  tr '\n' ' ' <<'HOST'
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; };
+for python in python3 python3.13 python3.12 python3.11; do
+if ! fits .venv/bin/python && fits "$python"; then rm -rf .venv; "$python" -m venv .venv || rm -rf .venv; fi;
+done;
+if ! fits .venv/bin/python; then
+rm -rf .venv;
+python3 -m pip install --quiet --user uv && python3 -m uv venv --quiet --seed --python 3.12 .venv ||
+{ echo 'error: no Python 3.11 to 3.13 with venv on this host, and uv cannot bring one; install one with --prepare' >&2; exit 1; };
+fi;
+.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable . 'jax[tpu]'
+HOST
+}
+
 case $action in
   create)
     options=("--accelerator-type=$type" "--version=$version")
@@ -148,8 +165,7 @@ case $action in
     fi
     vm scp "$packed" "$name:prpr-code.tar.gz" --worker=all
     on_hosts all "set -e; $prepare; mkdir -p $folder; tar -xzf prpr-code.tar.gz -C $folder; \
-cd $folder; python3 -m venv .venv; \
-.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable . 'jax[tpu]'"
+cd $folder; $(install)"
     ;;
   run)
     command=$(printf '%q ' "$@" --distributed)

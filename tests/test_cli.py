@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from prpr import cli
+from prpr import cli, planner
 from prpr.errors import CheckpointError, ConfigError
 
 ROOT = Path(cli.__file__).parents[1]
@@ -220,6 +220,42 @@ def test_a_file_that_is_not_python(call, tmp_path):
     assert "NAME.py[:ARGUMENT]" in refused(call("--config=bad.json"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--plan_device=l4"], "--plan_device goes with --plan."),
+        (["--plan_device=this"], "--plan_device goes with --plan."),
+        (["--price=3"], "--price goes with --plan."),
+        (["--budget=500"], "--budget goes with --plan."),
+        (["--plan_json=x"], "--plan_json goes with --plan."),
+        (["--probe"], "--probe goes with --plan."),
+        (["--noplan", "--price=3"], "--price goes with --plan."),
+        (["--plan", "--distributed"], "--distributed with --plan: a plan is made in one process"),
+        (["--plan", "--coordinator=h:1"], "--coordinator with --plan"),
+        (["--plan", "--processes=2"], "--processes with --plan"),
+        ([], None),
+        (["--noprobe"], None),
+        (["--distributed"], None),
+        (["--plan", "--probe", "--price=3", "--budget=5", "--nodistributed"], None),
+    ],
+)
+def test_flags_of_a_plan_go_with_it(monkeypatch, tmp_path, capsys, arguments, words):
+    values = flags.FlagValues()
+    (tmp_path / "c.py").write_text(CONFIG)
+    cli.define_config(f"{tmp_path}/c.py", flag_values=values)
+    cli.define_cluster(values)
+    planner.define_flags(values)
+    started = []
+    with pytest.raises(SystemExit) as caught:
+        cli.run(lambda: started.append(1), ["x.py", *arguments], values)
+    err = capsys.readouterr().err
+    if words is None:
+        assert (caught.value.code, err, started) == (None, "", [1])
+    else:
+        assert (caught.value.code, started) == (2, [])
+        assert err.startswith(f"error: {words}")
+
+
 # ---- what main raises -----------------------------------------------------------------
 
 
@@ -242,6 +278,18 @@ def test_errors_of_main(call):
     code, _, err, _ = call(main=raising(KeyboardInterrupt()))
     assert (code, err) == (130, "interrupted; the same command resumes\n")
     assert call(main=returning(3))[0] == 3
+
+
+def test_notes_of_errors_are_told_too(call):
+    lost = "step 20 is not saved:\n  the disk is full"
+    for error, line in (
+        (CheckpointError("not finite"), "error: not finite\n"),
+        (KeyboardInterrupt(), "interrupted; the same command resumes\n"),
+    ):
+        error.add_note(lost)
+        error.add_note("and more")
+        _, _, err, _ = call(main=raising(error))
+        assert err == f"{line}step 20 is not saved: the disk is full\nand more\n"
 
 
 def test_bugs_keep_their_traceback(call):

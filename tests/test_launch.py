@@ -75,9 +75,18 @@ def test_one_process_a_gpu_joined():
     (srun,) = [line for line in lines if line.startswith("srun")]
     words = shlex.split(srun.split("||")[0])
     assert words[-4:] == [*COMMAND, "--distributed"]
+    assert "--cpus-per-task=8" in words[1:-4]
     # Options must stand before the first command, or sbatch does not read them.
     directives = [i for i, line in enumerate(lines) if line.startswith("#SBATCH")]
     assert directives == list(range(1, len(directives) + 1))
+
+
+def test_srun_is_told_of_the_cores():
+    """From SLURM 22.05 on it does not have them from sbatch."""
+    lines = shown(SLURM, "--cpus=6", "--", *COMMAND).splitlines()
+    assert "#SBATCH --cpus-per-task=6" in lines
+    (srun,) = [line for line in lines if line.startswith("srun")]
+    assert "--cpus-per-task=6" in shlex.split(srun)[1:4]
 
 
 def test_one_process_a_node_sees_all_gpus():
@@ -105,7 +114,7 @@ def test_only_a_stopped_command_is_queued_again(tmp_path, code, again):
 
 def test_the_shell_outlives_the_signal(tmp_path):
     script = shown(SLURM, "--gpus=1", "--", "sh", "-c", "kill -TERM $PPID; sleep .1; exit 75")
-    program(tmp_path, "srun", 'shift 2; exec "$@"')
+    program(tmp_path, "srun", 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"')
     program(tmp_path, "scontrol", 'echo "scontrol: $*"')
     path = f"{tmp_path}:{os.environ['PATH']}"
     result = subprocess.run(
@@ -194,6 +203,71 @@ def test_a_slice_is_made_set_up_and_deleted():
     assert "--worker=3" in shown(TPU, "logs", *SLICE, "--worker=3")
 
 
+PYTHON = """\
+case "$1 $2" in
+  "-c "*) exit {old} ;;
+  "-m venv")
+    echo "{name} venv" >> ../log; {venv}
+    mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+  "-m pip") echo "$(basename "$0") pip: $*" >> ../log; {pip} ;;
+  "-m uv") echo "uv: $*" >> ../log; mkdir -p .venv/bin; cp {good} .venv/bin/python ;;
+esac"""
+# name -> whether it is too old, and what its venv and its pip do.
+HOSTS = {
+    "python3 is new enough": ({"python3": (0, "", "")}, ["python3 venv"]),
+    "another one is": (
+        {"python3": (1, "", ""), "python3.11": (0, "", "")},
+        ["python3.11 venv"],
+    ),
+    "none is": ({"python3": (1, "", "")}, ["python3 pip", "uv"]),
+    "it has no venv": ({"python3": (0, "exit 1", "")}, ["python3 venv", "python3 pip", "uv"]),
+    "there is no uv": ({"python3": (1, "", "exit 1")}, None),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_setup_finds_a_python_that_can_be_used(tmp_path, host):
+    pythons, wanted = HOSTS[host]
+    bin_, good = tmp_path / "bin", tmp_path / "good"
+    bin_.mkdir()
+    for name in ("bash", "mkdir", "tar", "gzip", "rm", "cp", "basename", "sh"):
+        (bin_ / name).symlink_to(next(p for p in _which(name)))
+    program(tmp_path, "good", PYTHON.format(old=0, name="good", venv="", pip="", good=good))
+    for name, (old, venv, pip) in pythons.items():
+        body = PYTHON.format(old=old, name=name, venv=venv, pip=pip, good=good)
+        program(bin_, name, body)
+    subprocess.run(["tar", "-czf", "prpr-code.tar.gz", "bin"], cwd=tmp_path, check=True)
+    line = shown(TPU, "setup", *SLICE).splitlines()[2]
+    (script,) = [word for word in shlex.split(line) if word.startswith("--command=")]
+
+    def setup():
+        return subprocess.run(
+            ["bash", "-c", script.removeprefix("--command=")],
+            cwd=tmp_path,
+            env={"PATH": str(bin_)},
+            capture_output=True,
+            text=True,
+        )
+
+    done = setup()
+    log = (tmp_path / "log").read_text().splitlines()
+    if wanted is None:
+        assert done.returncode == 1
+        assert "error: no Python 3.11 to 3.13 with venv on this host" in done.stderr
+        assert "--prepare" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in log[:-1]] == wanted
+    assert log[-1] == (
+        "python pip: -m pip install --quiet --constraint constraints.txt --editable . jax[tpu]"
+    )
+    if "uv" in wanted:
+        assert "uv: -m uv venv --quiet --seed --python 3.12 .venv" in log
+    # The environment that is there is kept.
+    assert setup().returncode == 0
+    assert (tmp_path / "log").read_text().splitlines() == [*log, log[-1]]
+
+
 def test_setup_copies_what_git_lists(tmp_path):
     log = tmp_path / "log"
     program(tmp_path, "gcloud", f'case $4 in scp) tar -tzf "$5";; *) echo "$4";; esac >> {log}')
@@ -231,6 +305,10 @@ def test_help_lists_every_option(script):
         ((SLURM, "--sbatch=mem", "--", "x"), "--sbatch mem: must be an option of sbatch"),
         ((SLURM, "--nodes"), "--nodes needs a value"),
         ((SLURM, "--name=a\nb", "--", "x"), "--name needs a value of one line"),
+        ((SLURM, "--name=a b", "--", "x"), "--name a b: must not contain blanks"),
+        ((SLURM, "--logs", "my logs", "--", "x"), "--logs my logs: must not contain blanks"),
+        ((SLURM, "--partition=a\tb", "--", "x"), "--partition a\tb: must not contain blanks"),
+        ((SLURM, "--account=a b", "--", "x"), "--account a b: must not contain blanks"),
         ((SLURM, "python", "x.py"), "unknown option python; write -- before the command"),
         ((SLURM, "--node=3", "--", "x"), "unknown option --node"),
         ((SLURM, "--", "x", "--coordinator=h:1"), "--coordinator=h:1: leave it out"),

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import jax
 import pytest
+from absl import flags
 
-from prpr import cli, config, record, report
+from prpr import cli, config, planner, record, report
 from prpr.errors import ConfigError, Preempted, PrprError
 from prpr.report import METRICS
 from prpr.sweep import here as in_process
-from prpr.sweep import local, slurm, states, tasks, worker
+from prpr.sweep import local, plan, slurm, states, tasks, worker
 
 ROOT = Path(cli.__file__).parents[1]
 TOY = str(ROOT / "configs/toy_2d.py")
@@ -96,10 +97,37 @@ def test_a_knob_that_later_versions_add_keeps_ids(monkeypatch):
     ],
 )
 def test_ids_depend_on_what_decides_the_result(other):
-    point = {"lams": (0.2,), "seeds": (0,)}
-    (one,) = [task.id for task in expanded(point) if task.lam]
-    (two,) = [task.id for task in expanded({**point, **other}) if task.lam]
+    (one,), (two,) = (
+        [key for name, key in ids_of(point).items() if name.startswith("lam")]
+        for point in ({}, other)
+    )
     assert one != two
+
+
+def ids_of(point, **free):
+    """name -> id of the runs of a point at one λ and one seed, unless it says otherwise."""
+    cfg = toy()
+    cfg.update_from_flattened_dict(free)
+    return {task.name: task.id for task in expanded({**grid((0.2,), (0,)), **point}, cfg=cfg)}
+
+
+@pytest.mark.parametrize("knob", ["base.fit_error", "base.fit_every", "base.fit_steps"])
+def test_how_a_missing_critic_is_fitted_decides_the_result(knob):
+    given = {"base.path": "some/where"}
+    one, two = ids_of(given), ids_of({**given, knob: 1})
+    assert one["control"] != two["control"]
+    assert one["lam_0.2"] != two["lam_0.2"]
+    # The critic of a base that is made here is trained with it.
+    assert ids_of({}) == ids_of({knob: 1})
+
+
+@pytest.mark.parametrize("name", ["folder", "prepared"])
+def test_the_path_of_a_nameless_data_set_decides_the_result(name):
+    one, two = (ids_of({"data.path": path}, **{"data.name": name}) for path in "ab")
+    assert len({*one.values(), *two.values()}) == 6
+    made_up = {"data.name": name, "data.miniature": True}
+    assert ids_of({"data.path": "a"}, **made_up) == ids_of({"data.path": "b"}, **made_up)
+    assert ids_of({"data.path": "a"}) == ids_of({"data.path": "b"})
 
 
 # ---- expansion --------------------------------------------------------------------------------
@@ -123,6 +151,11 @@ def test_runs_share_their_base_and_their_controls():
     assert (control.config.lams, control.config.control) == ((), True)
     config.validate(low.config)
     config.validate(control.config)
+
+
+def test_a_base_has_the_seeds_of_all_that_start_from_it():
+    points = [grid((1.0,), seeds) for seeds in ((2,), (0, 1))]
+    assert expanded(*points)[0].seeds == expanded(*points)[0].config.seeds == (0, 1, 2)
 
 
 def test_knobs_of_the_critic_share_the_control_and_those_of_the_base_do_not():
@@ -154,6 +187,44 @@ def test_products_are_found():
     ]
 
 
+DIFFERENT_CONTROLS = [
+    [{"control_recipe": "base"}, {"control_recipe": "finetune"}],
+    [{"base.path": "w", "base.loss": loss} for loss in ("hinge", "logistic")],
+]
+
+
+@pytest.mark.parametrize("points", DIFFERENT_CONTROLS)
+def test_each_control_is_trained_by_its_own_recipe(tmp_path, points):
+    points = [{**grid((1.0,), (0,)), "critic.steps": 4, **point} for point in points]
+    runs = expanded(*points, root=tmp_path)
+    controls = [task for task in runs if task.name == "control"]
+    assert len({task.id for task in controls}) == len({task.family for task in controls}) == 2
+    runner, _ = fake()
+    trained = []
+
+    def finetune(cfg, folder):
+        trained.append(config.control_of(cfg).to_dict() if cfg.control else None)
+        runner.finetune(cfg, folder)
+
+    in_process.here(tmp_path, runs, runner._replace(finetune=finetune))
+    assert set(states.states(tmp_path, runs).values()) == {"done"}
+    wanted = [config.control_of(task.config).to_dict() for task in controls]
+    assert [known(cfg) for cfg in trained if cfg] == [known(cfg) for cfg in wanted]
+
+
+def known(cfg):
+    """What of a control's configuration is its recipe."""
+    return {name: cfg[name] for name in ("objective", "critic", "generator", "train")}
+
+
+def test_a_call_that_would_train_one_run_for_two_is_refused():
+    one, two = (task for task in expanded(grid((1.0,), (0, 1))) if task.name == "lam_1")
+    twin = two._replace(seeds=one.seeds, family=one.family)
+    assert len(in_process.products([one, two])) == 1
+    with pytest.raises(PrprError, match=f"{one.label} and {twin.label} are of one family"):
+        in_process.products([one, twin])
+
+
 @pytest.mark.parametrize(
     ("point", "words"),
     [
@@ -176,6 +247,40 @@ def test_one_run_is_scored_in_one_way():
     cfg.control = False
     with pytest.raises(ConfigError, match=r"lam_1 at seed 0 twice.*config\.score"):
         expanded({"lams": (1.0,), "score.k": 3}, {"lams": (1.0,), "score.k": 5}, cfg=cfg)
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        # Nothing reads it, or only how fast and how observed a run is depends on it.
+        ([{"train.log_every": 5}, {"train.log_every": 7}], "train.log_every = 5 and 7"),
+        ([{"dials.width": 1.0}, {"dials.width": 2.0}], "dials.width = 1.0 and 2.0"),
+        ([{"seeds": (0, 1)}, {"name": "n"}], "control at seed 0 twice, with name = 'toy' and 'n'"),
+        ([{"base.path": "w"}, {"base.path": "w", "base.steps": 3}], "base.steps = 1000 and 3"),
+        ([{"control": False}, {"control": False, "control_recipe": "finetune"}], "control_recipe"),
+        ([{"lams": (), "critic.lr": lr} for lr in (1e-3, 1e-4)], "critic.lr = 0.001 and 0.0001"),
+    ],
+)
+def test_a_knob_that_makes_no_run_of_its_own_is_refused(points, words):
+    with pytest.raises(ConfigError) as caught:
+        expanded(*[{**grid((1.0,), (0,)), **point} for point in points])
+    assert words in str(caught.value)
+    assert "that changes no result of this run" in str(caught.value)
+
+
+def test_points_may_overlap():
+    runs = expanded(grid((0.2, 1.0)), grid((1.0, 5.0)), {**grid((1.0,)), "critic.lr": 1e-3})
+    assert [task.name for task in runs].count("lam_1") == 4
+    assert [task.name for task in runs].count("control") == 2
+
+
+@pytest.mark.parametrize("argument", ["scratch", "base"])
+def test_what_is_trained_from_scratch_is_no_sweep(argument):
+    file = ROOT / "configs/cifar10.py"
+    with pytest.raises(ConfigError) as caught:
+        tasks.points(f"{file}:{argument}")
+    assert f"sweep() fine-tunes; :{argument} is for experiments/train_gan.py" in str(caught.value)
+    assert tasks.points(f"{file}:smoke") == tasks.points(str(file))
 
 
 @pytest.mark.parametrize(
@@ -313,9 +418,14 @@ def test_another_scoring_or_a_foreign_record_is_not_done(tmp_path):
     again = expanded(grid((0.2,), (0,)), root=tmp_path, cfg=cfg)
     assert [task.id for task in again] == [task.id for task in runs]
     assert {states.state(tmp_path, task) for task in again} == {"interrupted"}
-    path = tmp_path / runs[-1].id / "summary.json"
+    path = tmp_path / runs[-1].id / "config.json"
+    made = record.read_json(path)
+    made["critic"]["lr"] = 7.0
+    record.write_json(path, made)
+    assert [states.state(tmp_path, task) for task in runs] == ["done", "done", "interrupted"]
+    path = tmp_path / runs[1].id / "summary.json"
     path.write_text('{"rows": 3}')
-    assert states.state(tmp_path, runs[-1]) == "interrupted"
+    assert states.state(tmp_path, runs[1]) == "interrupted"
 
 
 def test_a_failed_run_stops_no_other_and_is_tried_again(tmp_path, capsys):
@@ -335,6 +445,13 @@ def test_a_failed_run_stops_no_other_and_is_tried_again(tmp_path, capsys):
     assert not (tmp_path / bad.id / "error.txt").exists()
 
 
+def test_a_run_that_is_trained_among_others_has_no_old_error(tmp_path):
+    runs = expanded(grid(), root=tmp_path)
+    worker.keep_error(tmp_path / runs[-1].id, "not finite")
+    assert len(here(tmp_path, runs)[0]) == 2
+    assert not list(tmp_path.glob("*/error.txt"))
+
+
 def test_runs_of_a_failed_base_are_left_out(tmp_path, capsys):
     runs = expanded(grid((0.2,), (0,)), root=tmp_path)
 
@@ -347,13 +464,19 @@ def test_runs_of_a_failed_base_are_left_out(tmp_path, capsys):
     assert f"left out, {runs[0].id} is failed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), Preempted(3, "there")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Preempted("saved at step 3")])
 def test_an_interruption_ends_the_sweep(tmp_path, error):
     runs = expanded(grid(), root=tmp_path)
     with pytest.raises(type(error)):
         here(tmp_path, runs, {(5.0, 1): error})
     now = states.states(tmp_path, runs)
     assert list(now.values()) == ["done"] + 6 * ["interrupted"]
+    with pytest.raises(type(error)):  # alone, too
+        here(
+            tmp_path,
+            [task for task in runs if named([task]) == [("lam_5", (1,))]],
+            {(5.0, 1): error},
+        )
     assert not list(tmp_path.glob("*/error.txt"))
 
 
@@ -368,6 +491,120 @@ def test_what_runs_elsewhere_is_left_alone(tmp_path, capsys):
     # Asking leaves no lock behind.
     with open(tmp_path / runs[2].id / ".lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def saving(total, ends=None):
+    """A runner whose runs log a row a step and save each step that 2 divides.
+
+    Like `prpr.trainer` it goes on from what is saved. At step `ends[0]`, before its row, it is
+    ended by `ends[1]`.
+    """
+    at, error = ends or (None, None)
+
+    def finetune(cfg, folder):
+        names = ["control"] * cfg.control + [f"lam_{lam:g}" for lam in cfg.lams]
+        runs = [(name, seed) for name in names for seed in cfg.seeds]
+        with record.Record(folder, cfg) as rec:
+            saved = {run: folder / f"checkpoints/{run[0]}-seed{run[1]}/step" for run in runs}
+            step = {run: int(path.read_text()) for run, path in saved.items() if path.exists()}
+            for run in runs:
+                rec.rewind(step.get(run, 0), f"{run[0]}-seed{run[1]}")
+            for now in range(min(step.get(run, 0) for run in runs) + 1, total + 1):
+                if now == at and error is not None:
+                    raise error
+                for name, seed in runs:
+                    rec.scalars(now, {"by": len(runs)}, f"{name}-seed{seed}")
+                    if now % 2 == 0:
+                        record.write_bytes(saved[name, seed], str(now).encode())
+        fake()[0].finetune(cfg, folder)
+
+    return worker.Runner(fake()[0].train_base, finetune)
+
+
+def rows_of(folder, run="lam_5-seed1"):
+    return [
+        (row["step"], row["by"])
+        for row in record.read_metrics(folder)
+        if row["run"] == run and "by" in row
+    ]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_metrics_are_whole_wherever_a_run_goes_on(tmp_path, killed):
+    runs = expanded(grid(), root=tmp_path)
+    (task,) = [task for task in runs if named([task]) == [("lam_5", (1,))]]
+    own, shared = tmp_path / task.id, tasks.family_folder(tmp_path, task)
+    with pytest.raises(KeyboardInterrupt):
+        in_process.here(tmp_path, runs, saving(9, (4, KeyboardInterrupt())))
+    assert rows_of(own) == [(1, 6), (2, 6), (3, 6)]
+    if killed:  # nothing was handed out
+        (own / "metrics.jsonl").unlink()
+    # Alone, from the checkpoint at 2.
+    with pytest.raises(KeyboardInterrupt):
+        saving(9, (6, KeyboardInterrupt()))(task, own)
+    alone = [(1, 6), (2, 6), (3, 1), (4, 1), (5, 1)]
+    assert rows_of(own) == alone
+    # Among the others again; all at the same step, to keep this short.
+    for path in shared.glob("checkpoints/*/step"):
+        path.write_text("4")
+    with pytest.raises(Preempted):
+        in_process.here(tmp_path, runs, saving(9, (7, Preempted("saved at step 6"))))
+    again = [*alone[:4], (5, 6), (6, 6)]
+    assert rows_of(own) == rows_of(shared) == again
+    in_process.here(tmp_path, runs, saving(9))
+    assert rows_of(own) == rows_of(shared) == [*again, (7, 6), (8, 6), (9, 6)]
+    assert {row["run"] for row in record.read_metrics(own)} == {None, "lam_5-seed1"}
+    assert states.state(tmp_path, task) == "done"
+
+
+def test_the_rows_of_a_family_in_use_are_left_alone(tmp_path, capsys):
+    runs = expanded({**grid((0.2,), (0,)), "base.path": "w"}, root=tmp_path)
+    shared = tasks.family_folder(tmp_path, runs[0])
+    with record.Record(shared) as rec:
+        rec.scalars(1, {"loss": 1.0}, "other")
+        before = (shared / "metrics.jsonl").stat().st_ino
+        _, now = here(tmp_path, runs)
+        assert (shared / "metrics.jsonl").stat().st_ino == before
+    assert "is in use by process" in capsys.readouterr().err
+    assert set(now.values()) == {"done"}  # one by one
+
+
+def test_what_is_queued_is_left_alone(tmp_path, monkeypatch):
+    runs = expanded({**grid((0.2, 5.0), (0,)), "control": False, "base.path": "w"}, root=tmp_path)
+    here(tmp_path, runs[:1])
+    # A job can end between two looks: its folder knows better than the queue.
+    monkeypatch.setattr(states, "queued", lambda _: {task.id for task in runs})
+    calls, now = here(tmp_path, runs)
+    assert calls == []
+    assert list(now.values()) == ["done", "queued"]
+
+
+def test_a_process_does_what_is_missing_and_says_how_it_ended(tmp_path, monkeypatch):
+    runs = expanded({**grid((0.2,), (0,)), "base.path": "w"}, root=tmp_path)
+    runner, calls = fake({(0.2, 0): PrprError("no")})
+    monkeypatch.setattr(worker, "Runner", lambda: runner)
+    folders = [tasks.write_task(tmp_path, task) for task in runs]
+    with record.Record(folders[0]):
+        assert worker.work(folders[0]) == 0
+    assert calls == []  # it was running
+    assert [worker.work(folder) for folder in folders] == [0, 1]
+    assert len(calls) == 2
+    assert worker.work(folders[0]) == 0
+    assert len(calls) == 2  # it was done
+    assert list(states.states(tmp_path, runs).values()) == ["done", "failed"]
+
+
+def test_notes_of_an_error_are_kept(tmp_path, capsys):
+    error = PrprError("not finite")
+    error.add_note("step 20 is not saved")
+
+    def work():
+        raise error
+
+    assert not worker.attempt(tmp_path / "x", work)
+    told = "not finite\nstep 20 is not saved\n"
+    assert capsys.readouterr().err == f"x failed: {told}"
+    assert (tmp_path / "x/error.txt").read_text().startswith(told)
 
 
 # ---- tables -----------------------------------------------------------------------------------
@@ -472,8 +709,10 @@ def test_an_error_ends_the_processes(tmp_path, monkeypatch):
     here(tmp_path, runs[:1])
     stand_in(monkeypatch, "import time; time.sleep(60)")
     monkeypatch.setattr(time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         local.local(tmp_path, runs, 1)
+    assert time.monotonic() - start < 30  # they were told to end
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert "failed" not in states.states(tmp_path, runs).values()
 
@@ -499,7 +738,7 @@ def program(folder, name, body):
     path.chmod(0o755)
 
 
-def test_slurm_runs_wait_for_their_base_and_are_submitted_once(tmp_path, monkeypatch, capsys):
+def test_slurm_runs_wait_for_their_base_and_are_submitted_once(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     bin_ = tmp_path / "bin"
     bin_.mkdir()
@@ -507,7 +746,7 @@ def test_slurm_runs_wait_for_their_base_and_are_submitted_once(tmp_path, monkeyp
     submit = f"""n=$(cat {bin_}/n 2>/dev/null || echo 10); echo $((n + 1)) > {bin_}/n
         cp "$1" {bin_}/job-$n.sh; echo "Submitted batch job $n" """
     program(bin_, "sbatch", submit)
-    program(bin_, "squeue", "printf '10_0\\n11_0\\n11_1\\n'")
+    program(bin_, "squeue", "printf '10\\n11_0\\n11_1\\n'")
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
     root = tmp_path / "r"
     runs = expanded(grid((0.2,), (0,)), root=root)
@@ -519,62 +758,141 @@ def test_slurm_runs_wait_for_their_base_and_are_submitted_once(tmp_path, monkeyp
     assert "#SBATCH --dependency=afterany:10\n" in runs
     for line in ("--partition=gpu", "--time=30", "--array=0-1%2", "--gpus-per-node=1"):
         assert f"#SBATCH {line}\n" in runs
-    capsys.readouterr()
-    for option in ("partition", "=3", "slurm_nonsense=3"):
-        with pytest.raises(ConfigError):
-            slurm.slurm(root, runs, options=[option])
+    before = states.submissions(root)
+    assert set(before.values()) == {"10", "11_0", "11_1"}
+    # All of them are in the queue: nothing is submitted twice.
+    assert slurm.slurm(root, expanded(grid((0.2,), (0,)), root=root)) == []
+    # A run that is new waits for the base run that is in the queue.
+    more = expanded(grid((0.2, 5.0), (0,)), root=root)
+    assert [job.job_id for job in slurm.slurm(root, more)] == ["12"]
+    assert "#SBATCH --dependency=afterany:10\n" in (bin_ / "job-12.sh").read_text()
+    before = states.submissions(root)
+    # A queue that cannot be read is not an empty one.
+    program(bin_, "squeue", "echo 'slurm_load_jobs error: Socket timed out' >&2; exit 1")
+    with pytest.raises(PrprError, match=r"code 1 \(slurm_load_jobs error: Socket timed out\)"):
+        slurm.slurm(root, expanded(grid((0.2,), (0,)), root=root))
+    assert states.submissions(root) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("partition", "--slurm=partition: must be NAME=VALUE"),
+        ("=3", "--slurm==3: must be NAME=VALUE"),
+        ("slurm_nonsense=3", "--slurm=slurm_nonsense=3: Unknown argument 'nonsense'"),
+        ("timeout_min=soon", '--slurm=timeout_min=soon: Parameter "timeout_min" expected type'),
+        ("x=--5", "--slurm=x=--5: Parameter 'x' need to be prefixed"),
+    ],
+)
+def test_slurm_options_that_cannot_be_used_are_refused(tmp_path, monkeypatch, option, words):
+    pytest.importorskip("submitit")
+    program(tmp_path, "srun", "")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ConfigError) as caught:
+        slurm.slurm(tmp_path / "r", expanded(grid(), root=tmp_path / "r"), options=[option])
+    assert words in str(caught.value)
 
 
 # ---- the command ------------------------------------------------------------------------------
 
 
-def call(tmp_path, *arguments):
+@pytest.fixture
+def call(tmp_path):
+    """Runs scripts/sweep in tmp_path."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts/sweep"), *arguments],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, str(ROOT / "scripts/sweep"), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def train_here(root, runs):
+    with jax.numpy_dtype_promotion("standard"):  # as outside of tests: optax promotes
+        in_process.here(root, runs)
 
 
 def small(tmp_path):
-    """A config file of three runs that are trained in seconds."""
+    """A config file of a base run, its control and one λ that are trained in seconds."""
     file = tmp_path / "small.py"
     file.write_text(
         "import runpy\n"
         f"get_config = runpy.run_path({TOY!r})['get_config']\n"
         "def sweep():\n"
-        "    for lam in (0.2, 5.0):\n"
-        "        yield {'lams': (lam,), 'train.steps': 2, 'train.warmup': 1, 'base.steps': 2}\n"
+        "    yield {'lams': (5.0,), 'train.steps': 2, 'train.warmup': 1, 'base.steps': 2,\n"
+        "           'base.critic_steps': 1, 'critic.steps': 1, 'train.diagnose_size': 64,\n"
+        "           'score.n_real': 64, 'score.n_fake': 64}\n"
     )
     return f"--config={file}:smoke"
 
 
-def test_the_command_shows_what_would_run(tmp_path):
-    shown = call(tmp_path, small(tmp_path), "--root=r", "--dry-run")
+def test_the_command_shows_what_would_run(call, tmp_path):
+    shown = call(small(tmp_path), "--root=r", "--dry-run")
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()
-    assert lines[-3] == "4 missing"
-    assert [line.count("seed") for line in lines[-2:]] == [1, 3]  # a base, a product of three
+    assert lines[-3] == "3 missing"
+    assert [line.count("seed") for line in lines[-2:]] == [1, 2]  # a base, a product of two
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_plan_is_the_sum_of_its_calls(tmp_path, monkeypatch, capsys):
+    values = flags.FlagValues()
+    holder = planner.define_flags(values)
+    values(["x", "--plan", "--plan_device=2*l4", "--price=3", f"--plan_json={tmp_path}/plan.json"])
+    points = [{**grid((0.2, 5.0), (0,)), "critic.lr": lr} for lr in (1e-3, 1e-4)]
+    runs = expanded(*points, root=tmp_path / "r")
+    with jax.numpy_dtype_promotion("standard"):  # as outside of tests: optax promotes
+        plan.plan(tmp_path / "r", runs, holder)
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.startswith("# ")] == [
+        "# base at seed 0",
+        "# control, lam_0.2, lam_5 at seed 0 critic.lr=0.001",
+        "# lam_0.2, lam_5 at seed 0 critic.lr=0.0001",
+    ]
+    cards = record.read_json(tmp_path / "plan.json")
+    assert [card["command"] for card in cards] == ["train", "finetune", "finetune"]
+    assert out.count("on 2 x l4 (on paper)") == 3
+    hours = sum(card["total_hours"]["middle"] for card in cards)
+    assert f"sum on 2*l4, one call after the other (3): {hours:.4g} (" in out
+    assert f"hours, money {hours * 2 * 3:.4g} (" in out
+    assert not (tmp_path / "r").exists()
+    # What is done is not planned, and nothing may be left.
+    with jax.numpy_dtype_promotion("standard"):
+        plan.plan(tmp_path / "r", runs[-1:], holder)
+    assert len(record.read_json(tmp_path / "plan.json")) == 1
+    plan.plan(tmp_path / "r", [], holder)
+    assert "nothing is missing" in capsys.readouterr().out
+    values(["x", "--plan", "--probe"])
+    with pytest.raises(ConfigError, match="a probe times the devices at hand"):
+        plan.plan(tmp_path / "r", runs, holder)
+
+
+def test_the_command_plans(call, tmp_path):
+    shown = call(small(tmp_path), "--root=r", "--plan", "--plan_device=l4", "--budget=9")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("  9 buys ") == 2
+    assert shown.stdout.splitlines()[-2].startswith("sum on 1*l4, one call after the other (2): ")
     assert not (tmp_path / "r").exists()
 
 
 def test_a_real_sweep_in_this_process(tmp_path):
     flag = small(tmp_path).removeprefix("--config=")
     runs = tasks.expand(cli._load(flag, "config"), tasks.points(flag), tmp_path / "r")
-    with jax.numpy_dtype_promotion("standard"):  # as outside of tests: optax promotes
-        in_process.here(tmp_path / "r", runs)
+    train_here(tmp_path / "r", runs)
     assert set(states.states(tmp_path / "r", runs).values()) == {"done"}
     own = tmp_path / "r" / runs[2].id
-    assert os.listdir(own / "checkpoints") == ["lam_0.2-seed0"]
-    assert os.listdir(own / "checkpoints/lam_0.2-seed0")
+    assert os.listdir(own / "checkpoints") == ["lam_5-seed0"]
+    assert os.listdir(own / "checkpoints/lam_5-seed0")
     # Alone, a run finds its own checkpoint, and gives what it gave among others.
     before = states.scores(tmp_path / "r", runs[2])
     (own / "summary.json").unlink()
-    with jax.numpy_dtype_promotion("standard"):
-        in_process.here(tmp_path / "r", runs)
+    train_here(tmp_path / "r", runs)
     after = states.scores(tmp_path / "r", runs[2])
     assert before is not None
     assert after is not None
@@ -587,11 +905,13 @@ def test_a_real_sweep_in_this_process(tmp_path):
         (["--json"], "--json goes with --status"),
         (["--jobs=2"], "--jobs goes with --where=local"),
         (["--slurm=a=b"], "--slurm goes with --where=slurm"),
+        (["--budget=5"], "--budget goes with --plan"),
+        (["--plan", "--status"], "--plan, --status and --dry-run: choose one"),
         (["--config.lams=1"], "--config.lams is set on the command line and by sweep() too"),
     ],
 )
-def test_the_command_refuses_in_one_line(tmp_path, arguments, words):
-    refused = call(tmp_path, f"--config={TOY}:smoke", *arguments)
+def test_the_command_refuses_in_one_line(call, tmp_path, arguments, words):
+    refused = call(f"--config={TOY}:smoke", *arguments)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
     assert words in refused.stderr
@@ -599,17 +919,33 @@ def test_the_command_refuses_in_one_line(tmp_path, arguments, words):
 
 
 @pytest.mark.slow
-def test_local_processes_give_what_one_process_gives(tmp_path):
+def test_local_processes_give_what_one_process_gives(call, tmp_path):
     flag = small(tmp_path)
-    done = call(tmp_path, flag, "--root=a")
+    path = flag.removeprefix("--config=")
+    train_here(
+        tmp_path / "a", tasks.expand(cli._load(path, "config"), tasks.points(path), tmp_path / "a")
+    )
+    done = call(flag, "--root=a")  # finds what is done
     assert done.returncode == 0, done.stderr
-    assert "4 done" in done.stdout
-    other = call(tmp_path, flag, "--root=b", "--where=local", "--jobs=1")
+    assert "3 done" in done.stdout
+    other = call(flag, "--root=b", "--where=local", "--jobs=1")
     assert other.returncode == 0, other.stdout + other.stderr
     tables = [(tmp_path / root / "summary.csv").read_text() for root in "ab"]
     assert tables[0] == tables[1]
-    assert len(tables[0].splitlines()) == 5
-    state = call(tmp_path, flag, "--root=b", "--status", "--json")
+    assert len(tables[0].splitlines()) == 4
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    state = call(flag, "--root=b", "--status", "--json")
     rows = json.loads(state.stdout)
-    assert [row["state"] for row in rows] == ["done"] * 4
-    assert all((tmp_path / root / rows[2]["id"] / "report.html").exists() for root in "ab")
+    assert [row["state"] for row in rows] == ["done"] * 3
+    assert (tmp_path / "b" / rows[2]["id"] / "report.html").exists()
+
+
+def losses(root):
+    """All that was measured in training: (folder, run, step) -> numbers, without times."""
+    found = {}
+    for path in sorted(root.glob("*/task.json")):
+        for row in record.read_metrics(path.parent):
+            place = (path.parent.name, row["run"], row["step"])
+            found.setdefault(place, {}).update({k: v for k, v in row.items() if k != "time"})
+    assert {run for _, run, _ in found} == {"base-seed0", "control-seed0", "lam_5-seed0"}
+    return found

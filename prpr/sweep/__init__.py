@@ -19,12 +19,15 @@ where `config.control` is set. What two dicts share, such as the control, is one
       summary.csv           a line a run: its state and its scores
 
 A run's id is the first 10 hexadecimal digits of SHA-256 over {"base", "lam", "seed", "settings"}
-as JSON (keys sorted, no spaces, ASCII): "settings" are the knobs of `trainer.settings` that differ
-from their defaults, "base" is the id of the base run, or config.base.path as it is written. So
-an id does not depend on the order of knobs, on scoring, on logging, or on knobs that later
-versions add. Should a default change, ids stay, and old runs' checkpoints refuse the new setting.
+as JSON (keys sorted, no spaces, ASCII). "settings" are the knobs of `trainer.settings` that differ
+from their defaults; among them data.path where that is the data set (data.name "folder" or
+"prepared"), and base.fit_* where base.path is given. "base" is the id of the base run, or
+config.base.path as it is written. So an id does not depend on the order of knobs, on scoring, on
+logging, or on knobs that later versions add. Should a default change, ids stay, and old runs'
+checkpoints refuse the new setting.
 
 `tasks` expands; `states` looks at the folders and makes the table; `here`, `local` and `slurm` run
-what is missing, and `worker` is what a process of its own does. Nothing is imported here, so that
-`python -m prpr.sweep.worker` finds itself fresh.
+what is missing, and `worker` is what a process of its own does; `rows` keeps a run's part of
+metrics.jsonl whole where it goes on in another folder; `plan` says what it all will cost. Nothing
+is imported here, so that `python -m prpr.sweep.worker` finds itself fresh.
 """

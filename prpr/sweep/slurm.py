@@ -1,5 +1,6 @@
 """A sweep as SLURM array jobs, by way of submitit (an optional package)."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,11 @@ def slurm(
     try:
         executor = submitit.AutoExecutor(logs, cluster=cluster, slurm_max_num_timeout=1000)
         executor.update_parameters(**parameters)
-    except (RuntimeError, TypeError, ValueError, NameError) as error:
-        raise ConfigError(f"--where=slurm: {error}") from error
+    except (RuntimeError, TypeError, ValueError, NameError, AssertionError) as error:
+        # submitit asserts the types of its parameters.
+        raise ConfigError(
+            f"--where=slurm {' '.join(f'--slurm={option}' for option in options)}: {error}"
+        ) from error
     now, known, queue = states(root, tasks), submissions(root), queued(root)
     ahead = [known[task.id] for task in tasks if task.is_base and task.id in queue]
     todo = [task for task in tasks if now[task.id] not in ("done", "running", "queued")]
@@ -90,7 +94,7 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigError(f"--slurm={text}: must be NAME=VALUE, such as slurm_partition=gpu.")
-    return name, int(value) if value.lstrip("-").isdigit() else value
+    return name, int(value) if re.fullmatch(r"-?[0-9]+", value) else value
 
 
 def _submitit() -> Any:

@@ -77,13 +77,23 @@ def submissions(root: Path) -> dict[str, str]:
 
 
 def queued(root: Path) -> set[str]:
-    """The ids whose jobs SLURM's queue still has."""
+    """The ids whose jobs SLURM's queue still has.
+
+    Raises:
+      PrprError: the queue cannot be read. Not knowing is not being gone: what waits there would
+        be submitted again.
+    """
     jobs = submissions(root)
     if not jobs or shutil.which("squeue") is None:
         return set()
-    listed = subprocess.run(
-        ["squeue", "--me", "--noheader", "--array", "--format=%i"], capture_output=True, text=True
-    )
+    command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    if listed.returncode:
+        why = " ".join(listed.stderr.split()) or "no message"
+        raise PrprError(
+            f"{' '.join(command)} ended with code {listed.returncode} ({why}), and {root} has runs "
+            "that were submitted: try again when SLURM answers."
+        )
     there = set(listed.stdout.split())
     return {key for key, job in jobs.items() if job in there}
 

@@ -8,16 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from prpr import config, record, run, trainer
 from prpr.errors import ConfigError, DataError, unknown_name
 
 _DIGITS = 10
+# Of these data sets, data.path is not where the data set lies: it says which one it is.
+_NAMED_BY_PATH = ("folder", "prepared")
+# A λ run does not read them; the control, and a base run or a fitted critic, do.
+_FOR_OTHERS = ("base.", "control_recipe")
 
 
 class Task(NamedTuple):
     """One workdir of a sweep: a run (λ or control, one seed) or a base run (all seeds).
 
-    `family` is shared by runs that differ in λ and seed only; `knobs` are what sweep() set
+    `family` is shared by runs that one call of `run.finetune` can train: they differ in λ and
+    seed only, and their controls are trained and scored alike; `knobs` are what sweep() set
     besides those two; `config` is the whole configuration.
     """
 
@@ -55,13 +62,22 @@ def digest(value: Any) -> str:
 
 
 def differences(cfg: config.Config) -> dict[str, Any]:
-    """The settings that decide what a run computes, where they differ from the defaults."""
-    default = _flatten(config.defaults().to_dict())
-    return {
-        knob: value
-        for knob, value in trainer.settings(cfg).items()
-        if record.to_plain(default.get(knob)) != value
-    }
+    """The knobs that decide what a run computes, where they differ from the defaults."""
+    knobs = trainer.settings(cfg)
+    if cfg.data.name in _NAMED_BY_PATH and not cfg.data.miniature:
+        knobs = {**knobs, "data.path": cfg.data.path}
+    return _changed_knobs(knobs)
+
+
+def _fit(cfg: config.Config) -> dict[str, Any]:
+    """The same for how a critic is fitted to a base that comes without one."""
+    knobs = config.flatten(cfg.base, "base.") if cfg.base.path else {}
+    return _changed_knobs({k: v for k, v in knobs.items() if k.startswith("base.fit_")})
+
+
+def _changed_knobs(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    default = record.to_plain(config.flatten(config.defaults()))
+    return {knob: value for knob, value in knobs.items() if default.get(knob) != value}
 
 
 def base_id(cfg: config.Config) -> str:
@@ -69,10 +85,26 @@ def base_id(cfg: config.Config) -> str:
     return f"base-{digest({'settings': differences(config.base_of(cfg))})}"
 
 
-def run_id(cfg: config.Config, lam: float | None, seed: int, base: str) -> str:
-    """The id of the run of a fine-tune at `lam` (None: its control) and `seed`."""
-    settings = differences(trained(cfg, lam is None))
+def run_id(cfg: config.Config, lam: float | None, seed: int) -> str:
+    """The id of the run of a fine-tune at `lam` (None: its control) and `seed`.
+
+    `cfg.base.path` is what the user gives, empty where the sweep makes the base run.
+    """
+    base = cfg.base.path or base_id(cfg)
+    settings = differences(trained(cfg, lam is None)) | _fit(cfg)
     return digest({"base": base, "lam": lam, "seed": seed, "settings": settings})
+
+
+def family_id(cfg: config.Config) -> str:
+    """The id of what one call of `run.finetune` can train together; see `Task`."""
+    return digest(
+        {
+            "base": cfg.base.path or base_id(cfg),
+            "settings": differences(cfg) | _fit(cfg),
+            "control": differences(trained(cfg, control=True)),
+            "score": scoring(cfg),
+        }
+    )
 
 
 def trained(cfg: config.Config, control: bool) -> config.Config:
@@ -80,17 +112,11 @@ def trained(cfg: config.Config, control: bool) -> config.Config:
     return config.control_of(cfg) if control else cfg
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 # ---- expansion --------------------------------------------------------------------------------
+
+
+# Arguments of config files whose configuration is one that `run.train_base` trains.
+_FROM_SCRATCH = ("base", "scratch")
 
 
 def points(path: str) -> list[dict[str, Any]]:
@@ -100,9 +126,15 @@ def points(path: str) -> list[dict[str, Any]]:
       path: FILE.py or FILE.py:ARGUMENT; the argument is get_config's and is not passed on.
 
     Raises:
-      ConfigError: the file has no sweep(), or it fails or yields something else than dicts.
+      ConfigError: an argument whose configuration is no fine-tune's; the file has no sweep(), or
+        it fails or yields something else than dicts.
     """
-    file = path.split(":", 1)[0]
+    file, _, argument = path.partition(":")
+    if argument in _FROM_SCRATCH:
+        raise ConfigError(
+            f"--config={path}: sweep() fine-tunes; :{argument} is for experiments/train_gan.py. "
+            f"Write --config={file}."
+        )
     try:
         generator = runpy.run_path(file).get("sweep")
         if generator is None:
@@ -139,7 +171,7 @@ def expand(
 
     Raises:
       ConfigError: a knob that there is not, that cannot have its value, that is set twice, or
-        two points that differ only in how one and the same run is scored.
+        two points that mean one and the same run in spite of a knob that differs.
     """
     bases: dict[str, Task] = {}
     runs: dict[str, Task] = {}
@@ -150,14 +182,39 @@ def expand(
                 f"--config.{knob} is set on the command line and by sweep() too; leave it out, "
                 "or change sweep()."
             )
-        for task in _runs_of(_changed(cfg, point), point, Path(root), bases):
-            known = runs.setdefault(task.id, task)
-            if scoring(known.config) != scoring(task.config):
-                raise ConfigError(
-                    f"sweep() yields {task.name} at seed {task.seeds[0]} twice, with other knobs "
-                    "under config.score: a run is scored in one way."
-                )
+        made = _runs_of(_changed(cfg, point), point, Path(root), bases)
+        _check_known(made, runs)
+        for task in made:
+            runs.setdefault(task.id, task)
     return [*bases.values(), *runs.values()]
+
+
+def _check_known(made: Sequence[Task], runs: Mapping[str, Task]) -> None:
+    """Refuses a point where a knob of it would be dropped without a word.
+
+    Points share controls, which do not read the fine-tune's knobs, and λ runs, which do not
+    read the control's. What no new run of a point reads is a mistake.
+    """
+    nothing_new = all(task.id in runs for task in made)
+    for task in made:
+        if task.id not in runs:
+            continue
+        now, before = (config.flatten(of.config) for of in (task, runs[task.id]))
+        other = sorted(knob for knob in now if now[knob] != before[knob])
+        who = f"sweep() yields {task.name} at seed {task.seeds[0]} twice"
+        if any(knob.startswith("score.") for knob in other):
+            raise ConfigError(
+                f"{who}, with other knobs under config.score: a run is scored in one way."
+            )
+        if not nothing_new:
+            is_control = task.lam is None
+            other = [k for k in other if not (is_control or k.startswith(_FOR_OTHERS))]
+        if other:
+            shown = ", ".join(f"{knob} = {before[knob]!r} and {now[knob]!r}" for knob in other)
+            raise ConfigError(
+                f"{who}, with {shown}: that changes no result of this run; leave it out, or set "
+                "it on the command line."
+            )
 
 
 def _changed(cfg: config.Config, point: Mapping[str, Any]) -> config.Config:
@@ -173,7 +230,7 @@ def _changed(cfg: config.Config, point: Mapping[str, Any]) -> config.Config:
 
 
 def _set(cfg: config.Config, knob: str, value: Any) -> None:
-    known = _flatten(cfg.to_dict())
+    known = config.flatten(cfg)
     if knob not in known:
         raise unknown_name("knob in sweep(),", knob, known)
     *groups, last = knob.split(".")
@@ -190,12 +247,9 @@ def _runs_of(
     cfg: config.Config, point: Mapping[str, Any], root: Path, bases: dict[str, Task]
 ) -> list[Task]:
     """The runs of one point; adds the base run that they need to `bases`."""
+    asked = cfg.copy_and_resolve_references()
     base = cfg.base.path
-    if cfg.base.required and not base:
-        raise ConfigError(
-            "config.base.path is empty, and this configuration starts from pre-trained weights: "
-            "give --config.base.path=DIR, or train a base here with --config.base.required=false."
-        )
+    config.check_base(cfg)
     if not base:
         base = base_id(cfg)
         seeds = tuple(sorted({*cfg.seeds, *(bases[base].seeds if base in bases else ())}))
@@ -203,7 +257,7 @@ def _runs_of(
         of.seeds, of.name = seeds, base
         bases[base] = Task(base, "base", None, seeds, "", "", {}, of)
         cfg.base.path = str(root / base)
-    family = digest({"base": base, "settings": differences(cfg), "score": scoring(cfg)})
+    family = family_id(asked)
     knobs = {name: point[name] for name in sorted(point) if name not in ("lams", "seeds")}
     made = []
     for seed in cfg.seeds:
@@ -212,7 +266,7 @@ def _runs_of(
             of.seeds, of.control = (seed,), lam is None
             of.lams = () if lam is None else (lam,)
             name = "control" if lam is None else run.lam_name(lam)
-            key = run_id(cfg, lam, seed, base)
+            key = run_id(asked, lam, seed)
             made.append(Task(key, name, lam, (seed,), base, family, knobs, of))
     return made
 
@@ -230,6 +284,11 @@ def write_task(root: Path, task: Task) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     record.write_json(folder / "task.json", {**task._asdict(), "config": task.config.to_dict()})
     return folder
+
+
+def family_folder(root: Path, task: Task) -> Path:
+    """Where a task is trained among others of its family; see `prpr.sweep.here`."""
+    return root / f"family-{task.family}"
 
 
 def read_task(folder: str | os.PathLike) -> Task:
@@ -250,7 +309,7 @@ def read_task(folder: str | os.PathLike) -> Task:
 def from_plain(stored: Mapping[str, Any]) -> config.Config:
     """A configuration from its JSON form; a knob that it does not know has its default."""
     cfg = config.defaults()
-    for knob, value in _flatten(stored).items():
+    for knob, value in config.flatten(ConfigDict(stored)).items():
         _set(cfg, knob, value)
     return cfg
 

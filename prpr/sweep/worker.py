@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from prpr import record, run
 from prpr.errors import Preempted, PrprError
-from prpr.sweep.states import state, states
-from prpr.sweep.tasks import Task, read_task
+from prpr.sweep import rows
+from prpr.sweep.states import locked, state, states
+from prpr.sweep.tasks import Task, family_folder, read_task
 
 
 class Runner(NamedTuple):
@@ -21,7 +22,12 @@ class Runner(NamedTuple):
     finetune: Callable[[Any, Path], Any] = run.finetune
 
     def __call__(self, task: Task, folder: Path) -> None:
-        (self.train_base if task.is_base else self.finetune)(task.config, folder)
+        if task.is_base:
+            self.train_base(task.config, folder)
+            return
+        if not locked(folder):  # else `run` refuses, and says why
+            rows.catch_up(family_folder(folder.parent, task), folder, task.jobs[0].run)
+        self.finetune(task.config, folder)
 
 
 def attempt(folder: Path, work: Callable[[], Any]) -> bool:
@@ -38,11 +44,16 @@ def attempt(folder: Path, work: Callable[[], Any]) -> bool:
     except Preempted:
         raise
     except Exception as error:
-        line = str(error) if isinstance(error, PrprError) else f"{type(error).__name__}: {error}"
-        print(f"{folder.name} failed: {line}", file=sys.stderr, flush=True)
-        keep_error(folder, f"{line}\n\n{traceback.format_exc()}")
+        print(f"{folder.name} failed: {told(error)}", file=sys.stderr, flush=True)
+        keep_error(folder, f"{told(error)}\n\n{traceback.format_exc()}")
         return False
     return True
+
+
+def told(error: Exception) -> str:
+    """An error in words, its notes on lines of their own."""
+    line = str(error) if isinstance(error, PrprError) else f"{type(error).__name__}: {error}"
+    return "\n".join([line, *getattr(error, "__notes__", ())])
 
 
 def keep_error(folder: Path, message: str) -> None:

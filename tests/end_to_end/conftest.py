@@ -12,11 +12,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # pytest's workers share what is compiled
     return {
         **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
-        "PRPR_CACHE": str(folder / "prpr"),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache-jax"),
+        "PRPR_CACHE": str(folder / "cache-prpr"),
         # Compiling is most of these commands' time, and they train for a few steps only.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes",
     }
