@@ -130,10 +130,13 @@ def start(code: str, flags: str = "") -> subprocess.Popen:
 def finish(*processes: subprocess.Popen) -> list[tuple[int, str]]:
     """(exit code, standard error) of each."""
     try:
-        ended = [process.communicate(timeout=120) for process in processes]
+        ended = [process.communicate(timeout=400) for process in processes]
     finally:
         for process in processes:
             process.kill()  # one that hangs must not outlive its test
+            process.wait()
+            for pipe in (process.stdout, process.stderr):
+                pipe.close()
     return [(p.returncode, err) for p, (_, err) in zip(processes, ended, strict=True)]
 
 
