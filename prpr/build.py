@@ -3,7 +3,8 @@
 Nothing here trains; a configuration that cannot be built ends here, before anything is written.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -88,9 +89,33 @@ def batches(cfg: config.Config, dataset: data.AnyDataset, seed: int) -> data.Bat
     return data.Batches(dataset, cfg.train.batch, seed, flip=cfg.data.flip, shard=part)
 
 
-def prefetch(cfg: config.Config, dataset: data.AnyDataset) -> int:
-    """Batches to prepare ahead: what is in memory is there at once, files are read and decoded."""
-    return cfg.data.prefetch if isinstance(dataset, data.FileDataset) else 0
+def stream(
+    cfg: config.Config,
+    fleet: parallel.Fleet | parallel.Team,
+    sources: Sequence[data.Batches],
+    updates: range,
+    place: Callable[[int], tuple[int, bool]],
+) -> data.Loader:
+    """The batches of critic updates, one a source side by side, on the devices ahead of their use.
+
+    Args:
+      cfg: the configuration.
+      fleet: the devices.
+      sources: of one data set, one a run, from `batches`.
+      updates: counted over all steps.
+      place: update -> (its number within the step, whether it ends the step).
+    """
+
+    def placed(update: int) -> Any:
+        index, ends = place(update)
+        scalars = {"index": np.int32(index), "advance": np.int32(ends)}
+        return fleet.batch([{**source.batch(update), **scalars} for source in sources])
+
+    # What is in memory is there at once; files are read and decoded.
+    on_disk = isinstance(sources[0].dataset, data.FileDataset)
+    images = len(sources) * share(cfg, fleet.share) * fleet.share
+    ahead = cfg.data.prefetch if on_disk else 0
+    return data.Loader(placed, updates, images=images, prefetch=ahead)
 
 
 def _schedule(lr: float, decay: str, hold: int, steps: int) -> optax.Schedule:

@@ -36,7 +36,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import tuple_parser
 
-from prpr.errors import ConfigError, PrprError, unknown_name
+from prpr.errors import ConfigError, PrprError, notes, unknown_name
 
 # Flags that are defined here belong to the experiment that calls, also in --help.
 flags.disclaim_key_flags()
@@ -141,8 +141,7 @@ def run(
 
 def _tell(line: str, error: BaseException) -> None:
     """Prints a line and below it the error's notes: what else went wrong, such as a lost save."""
-    notes = [" ".join(note.split()) for note in getattr(error, "__notes__", ())]
-    print("\n".join([line, *notes]), file=sys.stderr)
+    print("\n".join([line, *notes(error)]), file=sys.stderr)
 
 
 # ---- parsing --------------------------------------------------------------------------

@@ -49,6 +49,11 @@ class Preempted(PrprError):
         super().__init__(f"stopped by SIGTERM; {done}: the same command resumes there")
 
 
+def notes(error: BaseException) -> list[str]:
+    """What else went wrong, such as a save that was lost (`add_note`), each in one line."""
+    return [" ".join(note.split()) for note in getattr(error, "__notes__", ())]
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     """The error for a name that a table does not have; suggests the nearest one.
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from prpr import checkpoint, processes, progress, record, train
 from prpr.errors import Preempted, PrprError
-from prpr.trainer import Job, Trained, Trainer, check_same, plain_errors
+from prpr.jobs import Job, check_same
+from prpr.trainer import Trained, Trainer, plain_errors
 
 # What decides when a fit has ended: it may change until it has.
 _RULE = ("base.fit_error", "base.fit_every")
@@ -61,18 +62,16 @@ def fit_critic(
 
     Args:
       trainer: of the fine-tune, whose critic's loss and rate are taken.
-      job: the base's job.
+      job: the base's job, which `check` has passed.
       begin: job -> the state whose generator is given.
       source: fingerprint of that generator's file; another one is fitted anew elsewhere.
       rec: the open record.
 
     Raises:
-      WorkdirError: see `check`.
       Preempted: the system asked for an end (SIGTERM); everything is saved.
       PrprError: not reached within `base.fit_steps` updates.
     """
     b, folder = trainer.cfg.base, trainer.folder(job)
-    check(trainer, [job], source)
     if checkpoint.latest(folder) is None:
         state, meta = begin(job), {"seconds": 0.0, "losses": [], "error": None, "fitted": False}
     else:

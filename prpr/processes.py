@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
-from prpr.errors import ConfigError, Preempted, PrprError
+from prpr.errors import ConfigError, Preempted, PrprError, notes
 
 
 class Cluster(NamedTuple):
@@ -135,7 +135,7 @@ def _leave(error: BaseException) -> NoReturn:
         )
     if isinstance(error, PrprError):
         code = error.exit_code
-        for line in (str(error), *getattr(error, "__notes__", ())):
+        for line in (str(error), *notes(error)):
             print(f"error: process {jax.process_index()}: {line}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         code = 130

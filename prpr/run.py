@@ -35,7 +35,8 @@ from prpr import (
     weights,
 )
 from prpr.errors import ConfigError, Preempted
-from prpr.trainer import Job, Trained, Trainer, fingerprint
+from prpr.jobs import Job, fingerprint
+from prpr.trainer import Trained, Trainer
 
 
 def lam_name(lam: float) -> str:
@@ -60,9 +61,9 @@ def _setup(cfg: config.Config, folder: Path, runs: int) -> int:
 def _parts(cfg: config.Config, devices: int) -> build.Splits:
     """The data; all processes must see the same, or they would share it out differently."""
     parts = build.check(cfg, devices)
-    processes.agree(
-        {f"the data's {split} part": data.identity(part) for split, part in parts._asdict().items()}
-    )
+    if jax.process_count() > 1:
+        held = {f"the data's {name} part": data.identity(x) for name, x in parts._asdict().items()}
+        processes.agree(held)
     return parts
 
 

@@ -8,7 +8,6 @@ back to the host when it is scored.
 
 import contextlib
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,6 @@ from prpr import (
     checkpoint,
     config,
     data,
-    objectives,
     parallel,
     preempt,
     processes,
@@ -30,30 +28,10 @@ from prpr import (
     record,
     train,
 )
-from prpr.errors import CheckpointError, Preempted, PrprError, WorkdirError
+from prpr.errors import CheckpointError, Preempted, PrprError
+from prpr.jobs import Job, check_same, settings
 
-# Knobs that do not change what a run computes: they may differ when it is resumed. (layout and
-# remat change it by rounding only.)
-_FREE = ("name", "lams", "seeds", "control", "control_recipe", "score", "base")
 _INTERVALS = ("log_every", "diagnose_every", "checkpoint_every")
-_FREE_TRAIN = (
-    *(*_INTERVALS, "diagnose_size", "replica_check_every"),
-    *("keep", "keep_best", "tensorboard", "devices", "layout"),
-)
-_FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
-
-
-class Job(NamedTuple):
-    """One run to train: its name, its λ (None without one), its seed."""
-
-    name: str
-    lam: float | None
-    seed: int
-
-    @property
-    def run(self) -> str:
-        """The run's name in the record, in checkpoints/ and in samples/."""
-        return f"{self.name}-seed{self.seed}"
 
 
 class Trained(NamedTuple):
@@ -62,43 +40,6 @@ class Trained(NamedTuple):
     job: Job
     state: train.TrainState
     seconds: float
-
-
-def settings(cfg: config.Config) -> dict[str, Any]:
-    """The settings that decide what a run computes, as {dotted knob: value}.
-
-    Dials that the objective does not read are left out.
-    """
-    read = objectives.get(cfg.objective).dials
-    free = {f"train.{name}" for name in _FREE_TRAIN} | {f"data.{name}" for name in _FREE_DATA}
-    free |= {f"dials.{name}" for name in cfg.dials if name not in read} | {"model.remat"}
-    return {
-        knob: record.to_plain(value)
-        for knob, value in config.flatten(cfg).items()
-        if knob not in free and knob.partition(".")[0] not in _FREE
-    }
-
-
-def check_same(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
-    """Raises WorkdirError if a checkpoint was made with other settings, naming them."""
-    different = [
-        f"{knob}: {saved.get(knob)!r} there, {now.get(knob)!r} now"
-        for knob in sorted({*saved, *now})
-        if saved.get(knob) != now.get(knob)
-    ]
-    if different:
-        raise WorkdirError(
-            f"{where} holds a run with other settings ({'; '.join(different[:4])}). "
-            "Choose another --workdir or base, or delete that run to train it anew."
-        )
-
-
-def fingerprint(*nets: Any) -> int:
-    """A number that tells networks from others: CRC-32 of all their values."""
-    total = 0
-    for leaf in jax.tree.leaves(nets):
-        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
-    return total
 
 
 class Trainer:
@@ -288,18 +229,7 @@ class Trainer:
             if job.seed not in self._batches:
                 self._batches[job.seed] = build.batches(self.cfg, self.parts.train, job.seed)
         sources = [self._batches[job.seed] for job in jobs]
-
-        def placed(update: int) -> Any:
-            index, ends = place(update)
-            scalars = {"index": np.int32(index), "advance": np.int32(ends)}
-            return self.fleet.batch([{**source.batch(update), **scalars} for source in sources])
-
-        return data.Loader(
-            placed,
-            updates,
-            images=len(jobs) * build.share(self.cfg, self.fleet.share) * self.fleet.share,
-            prefetch=build.prefetch(self.cfg, self.parts.train),
-        )
+        return build.stream(self.cfg, self.fleet, sources, updates, place)
 
     def _place(self, update: int) -> tuple[int, bool]:
         """`stream`'s, where a step is `critic_steps` updates and then one of the generator."""

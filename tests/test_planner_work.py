@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prpr import checkpoint, cli, config, planner, record, trainer, weights
+from prpr import checkpoint, cli, config, jobs, planner, record, weights
 from prpr.errors import ConfigError, DataError
 from prpr.planner import card, estimate, phases, shapes
 from prpr.planner.card import Range
@@ -44,7 +44,7 @@ def save(workdir: Path, cfg: Any, run: str, lam: float | None, step: int, **abou
         "run": f"{run}-seed0",
         "lam": lam,
         "seed": 0,
-        "settings": {**trainer.settings(cfg), "data.size": 3},
+        "settings": {**jobs.settings(cfg), "data.size": 3},
         "seconds": 2.5,
         **about,
     }
@@ -169,7 +169,7 @@ def test_fitting_a_critic_is_charged_until_it_is_done(generator_alone, tmp_path,
     assert fit.high == pytest.approx(2 * 1000 * critic.high / 3600)
     assert not [name for name in page.hours if name.startswith("base")]
     rule = {"base.fit_error": cfg.base.fit_error, "base.fit_every": 10, "source": 7}
-    kept = {**trainer.settings(cfg), **rule, "data.size": 3}
+    kept = {**jobs.settings(cfg), **rule, "data.size": 3}
     save(tmp_path / "base", cfg, "base", None, 40, fitted=False, settings=kept)
     assert phases.work(cfg, "finetune", str(tmp_path)).fits == 2
     save(tmp_path / "base", cfg, "base", None, 60, fitted=True, settings=kept)

@@ -8,7 +8,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prpr import checkpoint, config, record, trainer, weights
+from prpr import checkpoint, config, record, weights
+from prpr.jobs import settings
 
 
 def lacks_critic(cfg: config.Config) -> bool:
@@ -133,7 +134,7 @@ class _Saved(NamedTuple):
 
     def differs(self, cfg: config.Config) -> bool:
         """Whether it was made with other settings, as far as that shows without the data."""
-        now = {**record.to_plain(config.flatten(cfg)), **trainer.settings(cfg)}
+        now = {**record.to_plain(config.flatten(cfg)), **settings(cfg)}
         if self.meta.get("fitted") is False:  # when a fit ends may change until it has ended
             now = {knob: value for knob, value in now.items() if not knob.startswith("base.")}
         saved = self.meta.get("settings", {})

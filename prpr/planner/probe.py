@@ -82,16 +82,9 @@ class _Runs:
 
     def stream(self) -> data.Loader:
         """The batches of all runs on the devices, prepared as a run prepares them."""
-        place = {"index": np.int32(0), "advance": np.int32(0)}
-        sources = [
-            build.batches(self._cfg, self._parts.train, seed) for seed in range(self.fleet.width)
-        ]
-
-        def placed(step: int) -> Any:
-            return self.fleet.batch([{**source.batch(step), **place} for source in sources])
-
-        ahead = build.prefetch(self._cfg, self._parts.train)
-        return data.Loader(placed, range(_MOST), prefetch=ahead)
+        train_set, width = self._parts.train, self.fleet.width
+        sources = [build.batches(self._cfg, train_set, seed) for seed in range(width)]
+        return build.stream(self._cfg, self.fleet, sources, range(_MOST), lambda _: (0, False))
 
     def critic(self, loader: data.Loader) -> Any:
         """One critic update of every run, its batches included."""

@@ -19,7 +19,7 @@ where `config.control` is set. What two dicts share, such as the control, is one
       summary.csv           a line a run: its state and its scores
 
 A run's id is the first 10 hexadecimal digits of SHA-256 over {"base", "lam", "seed", "settings"}
-as JSON (keys sorted, no spaces, ASCII). "settings" are the knobs of `trainer.settings` that differ
+as JSON (keys sorted, no spaces, ASCII). "settings" are the knobs of `jobs.settings` that differ
 from their defaults; among them data.path where that is the data set (data.name "folder" or
 "prepared"), and base.fit_* where base.path is given. "base" is the id of the base run, or
 config.base.path as it is written. So an id does not depend on the order of knobs, on scoring, on

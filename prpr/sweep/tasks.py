@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from prpr import config, record, run, trainer
+from prpr import config, record, run
 from prpr.errors import ConfigError, DataError, unknown_name
+from prpr.jobs import Job, settings
 
 _DIGITS = 10
 # Of these data sets, data.path is not where the data set lies: it says which one it is.
@@ -47,9 +48,9 @@ class Task(NamedTuple):
         return f"{self.id} {self.name} seed {','.join(map(str, self.seeds))}"
 
     @property
-    def jobs(self) -> list[trainer.Job]:
+    def jobs(self) -> list[Job]:
         """What `prpr.trainer` calls these runs."""
-        return [trainer.Job(self.name, self.lam, seed) for seed in self.seeds]
+        return [Job(self.name, self.lam, seed) for seed in self.seeds]
 
 
 # ---- ids --------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def digest(value: Any) -> str:
 
 def differences(cfg: config.Config) -> dict[str, Any]:
     """The knobs that decide what a run computes, where they differ from the defaults."""
-    knobs = trainer.settings(cfg)
+    knobs = settings(cfg)
     if cfg.data.name in _NAMED_BY_PATH and not cfg.data.miniature:
         knobs = {**knobs, "data.path": cfg.data.path}
     return _changed_knobs(knobs)

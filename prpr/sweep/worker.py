@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prpr import record, run
-from prpr.errors import Preempted, PrprError
+from prpr.errors import Preempted, PrprError, notes
 from prpr.sweep import rows
 from prpr.sweep.states import locked, state, states
 from prpr.sweep.tasks import Task, family_folder, read_task
@@ -53,7 +53,7 @@ def attempt(folder: Path, work: Callable[[], Any]) -> bool:
 def told(error: Exception) -> str:
     """An error in words, its notes on lines of their own."""
     line = str(error) if isinstance(error, PrprError) else f"{type(error).__name__}: {error}"
-    return "\n".join([line, *getattr(error, "__notes__", ())])
+    return "\n".join([line, *notes(error)])
 
 
 def keep_error(folder: Path, message: str) -> None:

@@ -1,0 +1,70 @@
+"""What a run is: its name, λ and seed, and the settings by which one run is told from another."""
+
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from prpr import config, objectives, record
+from prpr.errors import WorkdirError
+
+# Knobs that do not change what a run computes: they may differ when it is resumed. (layout and
+# remat change it by rounding only.)
+_FREE = ("name", "lams", "seeds", "control", "control_recipe", "score", "base")
+_FREE_TRAIN = (
+    *("log_every", "diagnose_every", "checkpoint_every", "diagnose_size", "replica_check_every"),
+    *("keep", "keep_best", "tensorboard", "devices", "layout"),
+)
+_FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
+
+
+class Job(NamedTuple):
+    """One run to train: its name, its λ (None without one), its seed."""
+
+    name: str
+    lam: float | None
+    seed: int
+
+    @property
+    def run(self) -> str:
+        """The run's name in the record, in checkpoints/ and in samples/."""
+        return f"{self.name}-seed{self.seed}"
+
+
+def settings(cfg: config.Config) -> dict[str, Any]:
+    """The settings that decide what a run computes, as {dotted knob: value}.
+
+    Dials that the objective does not read are left out.
+    """
+    read = objectives.get(cfg.objective).dials
+    free = {f"train.{name}" for name in _FREE_TRAIN} | {f"data.{name}" for name in _FREE_DATA}
+    free |= {f"dials.{name}" for name in cfg.dials if name not in read} | {"model.remat"}
+    return {
+        knob: record.to_plain(value)
+        for knob, value in config.flatten(cfg).items()
+        if knob not in free and knob.partition(".")[0] not in _FREE
+    }
+
+
+def check_same(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+    """Raises WorkdirError if a checkpoint was made with other settings, naming them."""
+    different = [
+        f"{knob}: {saved.get(knob)!r} there, {now.get(knob)!r} now"
+        for knob in sorted({*saved, *now})
+        if saved.get(knob) != now.get(knob)
+    ]
+    if different:
+        raise WorkdirError(
+            f"{where} holds a run with other settings ({'; '.join(different[:4])}). "
+            "Choose another --workdir or base, or delete that run to train it anew."
+        )
+
+
+def fingerprint(*nets: Any) -> int:
+    """A number that tells networks from others: CRC-32 of all their values."""
+    total = 0
+    for leaf in jax.tree.leaves(nets):
+        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
+    return total
