@@ -244,7 +244,8 @@ def place(tree):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
 
 key = jax.random.key(0)
-like = place({"x": jnp.zeros((8, 3)), "key": key, "keys": jax.random.split(key, 2)})
+like = {"x": jnp.zeros((8, 3)), "key": key, "keys": jax.random.split(key, 2)}
+like = place({**like, "bulk": jnp.zeros(65536)})
 if rank:
     state, _ = checkpoint.restore(one, like)  # at different times: nothing is waited for
     time.sleep(0.5)
@@ -289,6 +290,9 @@ def test_between_one_device_and_two_processes_of_two(tmp_path):
         "x": jnp.arange(24, dtype=jnp.float32).reshape(8, 3),
         "key": jax.random.key(3),
         "keys": jax.random.split(jax.random.key(4), 2),
+        # 256 KiB that do not compress: the sizes compared below are these, not a few KiB of
+        # metadata, whose length varies from save to save.
+        "bulk": jax.random.normal(jax.random.key(5), 65536),
     }
     checkpoint.save(tmp_path / "one", 0, want, {})
     with socket.socket() as free:
