@@ -61,6 +61,33 @@ class Estimate(NamedTuple):
     k: int | None = None
 
 
+class Replicates(NamedTuple):
+    """A metric's value and its leave-group-out replicates, before an interval is made of them.
+
+    Attributes:
+      theta: θ (1 + G, 1 + H), see the module's head; (1, 1) where nothing was left out.
+      draws: how many samples the metric is a mean over.
+      kind: "proportion" in [0, 1], "rate" in [0, ∞) whose variance grows with its mean, "real".
+      k: neighbours, where that applies.
+      notes: what to know before trusting the number.
+    """
+
+    theta: np.ndarray
+    draws: float
+    kind: str = "proportion"
+    k: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Comparison(NamedTuple):
+    """A difference first − second, its interval, and the two-sided p-value of no difference."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
 def check_level(level: float) -> None:
     """Raises ConfigError unless 0 < level < 1."""
     if not 0.0 < level < 1.0:
@@ -112,6 +139,67 @@ def jackknife_parts(theta: np.ndarray) -> tuple[float, float, float]:
     return float(v_real), float(v_fake), float(v_both)
 
 
+def estimate(replicates: Replicates, level: float = 0.95) -> Estimate:
+    """The interval of a metric of two independent samples, by the kind of its value.
+
+    Raises:
+      ConfigError: level outside (0, 1).
+    """
+    one = replicates
+    if one.kind == "real":
+        value, (variance, df) = float(one.theta[0, 0]), _variance(one.theta)
+        half = quantile(level, df) * np.sqrt(variance)
+        return Estimate(value, float(value - half), float(value + half), one.k)
+    return two_sample(one.theta, one.draws, level, one.kind == "proportion", one.k)
+
+
+def compare(first: Replicates, second: Replicates, level: float = 0.95) -> Comparison:
+    """The difference of one metric of two models measured against the same real groups.
+
+    With θᵃ and θᵇ over the same G groups of the real sample and each model's own H groups:
+    the real part of Var(a − b) is V_real of θᵃ[g, 0] − θᵇ[g, 0], in which what both owe to
+    the real sample cancels; the fake parts add up, and so do what both sets make together.
+
+    Raises:
+      ConfigError: level outside (0, 1).
+      ValueError: replicates over different numbers of real groups.
+    """
+    check_level(level)
+    a, b = (np.asarray(one.theta, np.float64) for one in (first, second))
+    if len(a) != len(b):
+        raise ValueError(f"replicates over {len(a) - 1} and {len(b) - 1} groups of real samples")
+    shared = a[1:, 0] - b[1:, 0]
+    g = len(shared)
+    v_real = (g - 1) / g * float(np.sum((shared - shared.mean()) ** 2))
+    parts = [jackknife_parts(one) for one in (a, b)]
+    v_fake, v_both = sum(part[1] for part in parts), sum(part[2] for part in parts)
+    variance = max(v_real + v_fake - v_both, FLOOR * max(v_real, v_fake))
+    difference = float(a[0, 0] - b[0, 0])
+    if variance == 0:
+        return Comparison(difference, difference, difference, float(difference == 0))
+    df = (v_real + v_fake) ** 2 / (
+        v_real**2 / (g - 1)
+        + sum(p[1] ** 2 / (len(x[0]) - 2) for p, x in zip(parts, (a, b), strict=True))
+    )
+    error = float(np.sqrt(variance))
+    half = quantile(level, df) * error
+    p = 2 * float(special.stdtr(df, -abs(difference) / error))
+    return Comparison(difference, difference - half, difference + half, p)
+
+
+def _variance(theta: np.ndarray) -> tuple[float, float]:
+    """(Var of θ[0, 0], its degrees of freedom by Welch and Satterthwaite); (0, ∞) for none."""
+    v_real, v_fake, v_both = jackknife_parts(theta)
+    # Var is a difference of estimates, which chance can make far too small, even negative.
+    variance = max(v_real + v_fake - v_both, FLOOR * max(v_real, v_fake))
+    if not variance > 0:
+        return 0.0, np.inf
+    df = (v_real + v_fake) ** 2 / (
+        v_real**2 / (theta.shape[0] - 2) + v_fake**2 / (theta.shape[1] - 2)
+    )
+    return variance, df
+
+
 def two_sample(
     theta: np.ndarray,
     draws: float,
@@ -133,16 +221,10 @@ def two_sample(
       ConfigError: level outside (0, 1).
     """
     value = float(theta[0, 0])
-    v_real, v_fake, v_both = jackknife_parts(theta)
-    # Var is a difference of estimates, which chance can make far too small, even negative.
-    variance = max(v_real + v_fake - v_both, FLOOR * max(v_real, v_fake))
+    variance, df = _variance(theta)
     spread = value * (1 - value) if bounded else value
     if variance > 0 and spread > 0:
         n = min(draws, spread / variance)
-        # Welch and Satterthwaite
-        df = (v_real + v_fake) ** 2 / (
-            v_real**2 / (theta.shape[0] - 2) + v_fake**2 / (theta.shape[1] - 2)
-        )
     else:
         n, df = draws, np.inf
     low, high = (proportion if bounded else rate)(value, n, quantile(level, df))

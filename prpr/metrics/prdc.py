@@ -35,6 +35,9 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from prpr import errors
 from prpr.metrics import checks, intervals
+from prpr.metrics.family import Family, Options
+from prpr.metrics.groups import FAKE, REAL, split
+from prpr.metrics.statistics import Statistics
 
 METRICS = ("precision", "recall", "density", "coverage")
 TILE = 2**21  # distances in a block: 16 MB of float64, about what a core's caches reward
@@ -181,14 +184,27 @@ def prdc_with_intervals(
     """
     names = check_names(names)
     intervals.check_level(level)
+    found = prdc_replicates(real, fake, k, k_dc, groups=groups, seed=seed, tile=tile, dtype=dtype)
+    return {name: intervals.estimate(found[name], level) for name in names}
+
+
+def prdc_replicates(
+    real: ArrayLike,
+    fake: ArrayLike,
+    k: int = 3,
+    k_dc: int = 5,
+    *,
+    groups: int = GROUPS,
+    seed: int = 0,
+    tile: int = TILE,
+    dtype: DTypeLike = np.float64,
+) -> dict[str, intervals.Replicates]:
+    """The metrics without each group of samples, as `prdc_with_intervals` uses them."""
     points = checks.check_pair(real, fake, k, k_dc, tile, dtype)
-    if not checks.is_whole(groups) or groups < 2:
-        raise errors.ConfigError(f"groups={groups!r} of the jackknife must be a whole number >= 2")
-    # Random groups: samples often come sorted by class, and the groups must not be strata.
-    rng = np.random.Generator(np.random.Philox(seed % 2**64))
     n, m = len(points[0]), len(points[1])
-    points = points[0][rng.permutation(n)], points[1][rng.permutation(m)]
-    cuts = _cut(n, groups), _cut(m, groups)
+    both = split(n, groups, seed, REAL), split(m, groups, seed, FAKE)
+    points = points[0][both[0].order], points[1][both[1].order]
+    cuts = both[0].cut, both[1].cut
     fewest = min(len(x) - int(np.max(np.diff(cut))) for x, cut in zip(points, cuts, strict=True))
     if fewest < max(k, k_dc) + 1:
         raise errors.DataError(
@@ -200,15 +216,31 @@ def prdc_with_intervals(
     k_used = {"precision": k, "recall": k, "density": k_dc, "coverage": k_dc}
     draws = {"precision": m, "recall": n, "density": m, "coverage": n}
     return {
-        name: intervals.two_sample(
+        name: intervals.Replicates(
             theta[name],
             draws[name],
-            level,
-            bounded=name != "density",
-            k=k_used[name],
+            "rate" if name == "density" else "proportion",
+            k_used[name],
         )
-        for name in names
+        for name in METRICS
     }
+
+
+def _replicates(
+    real: Statistics, fake: Statistics, names: tuple[str, ...], options: Options
+) -> dict[str, intervals.Replicates]:
+    found = prdc_replicates(
+        real.needed("real"),
+        fake.needed("fake"),
+        options.k,
+        options.k_dc,
+        groups=options.groups,
+        seed=options.seed,
+    )
+    return {name: found[name] for name in names}
+
+
+FAMILY = Family("kNN", METRICS, METRICS.__contains__, _replicates)
 
 
 # --- the distances ---------------------------------------------------------------------
@@ -341,12 +373,6 @@ def _count(
     }
     covered = nearest.min(axis=1) <= ball_dc[0]
     return Counts(precise[0], recalled[0], ball_counts[0], covered, k, k_dc), theta
-
-
-def _cut(n: int, groups: int) -> list[int]:
-    """Bounds of min(groups, n) groups of sizes that differ by at most 1."""
-    groups = min(groups, n)
-    return [n * g // groups for g in range(groups + 1)]
 
 
 def _leave_means(x: np.ndarray, cut: list[int]) -> np.ndarray:
