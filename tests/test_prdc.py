@@ -207,8 +207,8 @@ def test_sorted_samples_have_the_same_intervals():
     sets = [6 * np.eye(10)[np.arange(400) % 10] + rng.normal(size=(400, 10)) for _ in range(2)]
     order = np.argsort(np.arange(400) % 10, kind="stable")
     cuts = range(4)  # a width varies by chance with the cut into groups
-    one = [prdc.prdc_with_intervals(*sets, seed=s) for s in cuts]
-    two = [prdc.prdc_with_intervals(*(x[order] for x in sets), seed=s) for s in cuts]
+    one = [prdc.prdc_with_intervals(sets[0], sets[1], seed=s) for s in cuts]
+    two = [prdc.prdc_with_intervals(sets[0][order], sets[1][order], seed=s) for s in cuts]
     for name in prdc.METRICS:
         assert one[0][name].value == pytest.approx(two[0][name].value)
         widths = [np.mean([x[name].high - x[name].low for x in found]) for found in (one, two)]
