@@ -14,7 +14,6 @@ with the encoder's name and what else the maker said.
 
 import dataclasses
 import functools
-import io
 import json
 import os
 import zipfile
@@ -171,20 +170,14 @@ def load(path: str | os.PathLike) -> Statistics:
       DataError: no such file, a truncated one, one without these names, or with bad values.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since np.load leaves a damaged file open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise errors.DataError(
             f"no file {path}: make it with scripts/reference_stats, or mend the path"
         ) from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        zipfile.BadZipFile,
-        io.UnsupportedOperation,
-    ) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise errors.DataError(
             f"{path} is no whole .npz of statistics ({error}): make it again"
         ) from None
