@@ -14,9 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ml_collections import ConfigDict
 
-from prpr import data, models, objectives, ratio
+from prpr import data, encoders, models, objectives, ratio
 from prpr.errors import ConfigError, unknown_name
-from prpr.metrics import encoders
 from prpr.numerics import check_lam
 
 # An ml_collections.ConfigDict: which attributes it has is known at run time only.

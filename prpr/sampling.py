@@ -28,7 +28,7 @@ def latents(key: Array, n: int, dim_z: int, truncation: float = 0.0) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _draw(generator: nn.Module, net: train.Net, z: Array, y: Array) -> Array:
+def draw(generator: nn.Module, net: train.Net, z: Array, y: Array) -> Array:
     """The generator in evaluation mode; compiled once for equal generators."""
     return train.apply_frozen(generator, net, z, y)
 
@@ -65,7 +65,7 @@ def sample(
     z = np.concatenate([z, np.zeros((pad, system.dim_z), z.dtype)])
     y = np.concatenate([labels, np.zeros(pad, labels.dtype)]).astype(np.int32)
     parts = [
-        np.asarray(_draw(system.generator, net, z[i : i + batch], y[i : i + batch]))
+        np.asarray(draw(system.generator, net, z[i : i + batch], y[i : i + batch]))
         for i in range(0, n + pad, batch)
     ]
     x = np.concatenate(parts)[:n]

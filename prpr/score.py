@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from prpr import build, config, data, record, sampling, train
+from prpr import build, config, data, encoders, record, sampling, train
 from prpr.errors import DataError
-from prpr.metrics import encoders, prdc
+from prpr.metrics import prdc
 
 _MANY = 10_000  # images read from disk where a configuration sets no number
-_LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and seed
+LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and seed
 
 
 def to_stored(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -56,8 +56,8 @@ class Scorer:
         self.cfg, self.workdir = cfg, workdir
         self.held_out = _in_memory(parts.held_out(cfg.score.split), cfg.score.n_real)
         self.n_fake = cfg.score.n_fake or self.held_out.size
-        # Only what is trained needs more of these than the shape of one.
-        n = 0 if cfg.score.encoder == "classifier" else 1
+        # Only what is fitted needs more of these than the shape of one.
+        n = 1 if cfg.score.encoder == "pixels" else 0
         fit, valid = _in_memory(parts.train, n), _in_memory(parts.valid, n)
         fitted = encoders.fit(
             cfg.score.encoder, fit.images, fit.labels, held_out=(valid.images, valid.labels)
@@ -95,7 +95,7 @@ class Scorer:
         # Labels as they are held out, so that classes weigh as they do in the data.
         labels = np.resize(self.held_out.labels, self.n_fake)
         labels = np.tile(labels, self.cfg.score.repeats)
-        key, s = jax.random.key(_LATENTS), self.cfg.score
+        key, s = jax.random.key(LATENTS), self.cfg.score
         drawn = {"truncation": s.truncation, "batch": s.batch}
         if s.standing:
             moments = jax.random.fold_in(key, 1)

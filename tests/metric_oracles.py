@@ -11,6 +11,11 @@ def squared(a, b):
     return np.array([((x - b) ** 2).sum(axis=1) for x in a])
 
 
+def distances(a, b):
+    """|a − b| of all pairs (N, M)."""
+    return np.sqrt(squared(a, b))
+
+
 def radii_squared(x, k):
     out = []
     for i, row in enumerate(squared(x, x)):

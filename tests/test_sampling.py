@@ -77,11 +77,11 @@ def test_truncation_bounds_and_does_not_shift():
 def test_one_compilation_for_all_nets_of_equal_generators():
     system, net = system_of(Echo())
     sampling.sample(system, net, LABELS, KEY, batch=5)
-    before = sampling._draw._cache_size()
+    before = sampling.draw._cache_size()
     other, _ = system_of(Echo())
     doubled = jax.tree.map(lambda leaf: 2.0 * leaf, net)
     sampling.sample(other, doubled, LABELS[:13], KEY, batch=5)
-    assert sampling._draw._cache_size() == before
+    assert sampling.draw._cache_size() == before
 
 
 def test_samples_that_are_not_finite_are_an_error():

@@ -25,6 +25,7 @@ Path_ = str | os.PathLike
 # Before 2.6 weights_only could run a file's code (CVE-2025-32434), before 2.10 a file could corrupt
 # memory (CVE-2026-24747). As in setup.cfg.
 OLDEST = (2, 10)
+_BIGGAN = "G.pth, G_ema.pth or D.pth, not state_dict.pth; an optimiser's goes after --optimizer"
 
 
 def _torch() -> Any:
@@ -98,8 +99,11 @@ def _array(value: Any, where: str) -> np.ndarray:
         ) from None
 
 
-def read_state(path: Path_) -> dict[str, np.ndarray]:
+def read_state(path: Path_, such_as: str = _BIGGAN) -> dict[str, np.ndarray]:
     """A state dict as {name: array}, in its order; "module." of a DataParallel is taken off.
+
+    Args:
+      such_as: which files are meant, for the message about one that holds more.
 
     Raises:
       DataError: not a readable file, or one that holds something else than named tensors.
@@ -114,8 +118,7 @@ def read_state(path: Path_) -> dict[str, np.ndarray]:
     if odd:
         raise DataError(
             f"{path} holds {odd[0]!r}, which is no tensor: give the file of a network's "
-            "state_dict() alone (G.pth, G_ema.pth or D.pth, not state_dict.pth; an optimiser's "
-            "goes after --optimizer)"
+            f"state_dict() alone ({such_as})"
         )
     prefix = "module." if all(str(key).startswith("module.") for key in content) else ""
     return {

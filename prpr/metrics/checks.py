@@ -1,7 +1,7 @@
 """What a metric is given: settings and features, refused with the value, the place and the mend."""
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from prpr import errors
 
@@ -11,13 +11,11 @@ def is_whole(x: object) -> bool:
     return isinstance(x, int | np.integer) and not isinstance(x, bool)
 
 
-def check_settings(settings: dict[str, int], dtype: DTypeLike) -> None:
-    """ConfigError unless all settings are whole and >= 1 and dtype is float32 or float64."""
+def check_settings(settings: dict[str, int]) -> None:
+    """ConfigError unless all settings are whole and >= 1."""
     for name, value in settings.items():
         if not is_whole(value) or value < 1:
             raise errors.ConfigError(f"{name}={value!r} must be a whole number >= 1")
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise errors.ConfigError(f"dtype={dtype!r} of the products must be float32 or float64")
 
 
 def check_rows(features: ArrayLike, place: str, rows: int = 8192) -> np.ndarray:
@@ -43,11 +41,6 @@ def check_rows(features: ArrayLike, place: str, rows: int = 8192) -> np.ndarray:
             f"{bad[0]}: drop these samples, or look at the model that made them"
         )
     return x
-
-
-def check_features(features: ArrayLike, place: str) -> np.ndarray:
-    """Features as float64 (n, D), or DataError; float16, bfloat16 and integers are welcome."""
-    return check_rows(features, place).astype(np.float64)
 
 
 def check_labels(labels: ArrayLike, n: int, place: str) -> np.ndarray:
@@ -108,11 +101,11 @@ def check_enough(sizes: dict[str, int], ks: dict[str, int]) -> None:
 
 
 def check_pair(
-    real: ArrayLike, fake: ArrayLike, k: int, k_dc: int, tile: int, dtype: DTypeLike
+    real: ArrayLike, fake: ArrayLike, k: int, k_dc: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Real and fake features as float64 (N, D) and (M, D), or the error of what is wrong."""
-    check_settings({"k": k, "k_dc": k_dc, "tile": tile}, dtype)
-    x, y = check_features(real, "the real features"), check_features(fake, "the fake features")
+    """Real (N, D) and fake (M, D) features as they are, or the error of what is wrong."""
+    check_settings({"k": k, "k_dc": k_dc})
+    x, y = check_rows(real, "the real features"), check_rows(fake, "the fake features")
     if x.shape[1] != y.shape[1]:
         raise errors.DataError(
             f"real features have D={x.shape[1]} and fake features D={y.shape[1]}: "

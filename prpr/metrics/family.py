@@ -24,6 +24,7 @@ class Options(NamedTuple):
       groups: G of the jackknife; random groups that are the same for all metrics and models.
       seed: of the groups, the folds, the clusterings.
       progress: called as work is done, or None.
+      backend: of distances, "auto", "numpy" or "jax", see `neighbours.within`; no number changes.
     """
 
     k: int = 3
@@ -32,6 +33,7 @@ class Options(NamedTuple):
     groups: int = 20
     seed: int = 0
     progress: Progress | None = None
+    backend: str = "auto"
 
     def tick(self, what: str, done: int, total: int) -> None:
         """Tells the progress."""

@@ -11,7 +11,18 @@ from prpr.metrics.intervals import Comparison, Estimate, Replicates
 from prpr.metrics.statistics import Statistics
 
 # Modules with a FAMILY, in the order of tables; a metric is added by its module's name here.
-MODULES = ("prdc",)
+MODULES = (
+    "prdc",
+    "frechet",
+    "kernel",
+    "inception_score",
+    "vendi",
+    "probabilistic",
+    "clipped",
+    "topological",
+    "symmetric",
+    "authenticity",
+)
 
 
 class Measured(NamedTuple):

@@ -69,8 +69,8 @@ def test_the_ratio_is_checked_on_held_out_data_while_training(done):
 
 
 def test_stored_samples_are_what_was_scored(done):
-    from prpr import data, score
-    from prpr.metrics import encoders, prdc
+    from prpr import data, encoders, score
+    from prpr.metrics import prdc
 
     train, held_out = data.load("digits", "train"), data.load("digits", "test")
     encode = encoders.fit("pixels", train.images, train.labels, 0).encode

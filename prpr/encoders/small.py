@@ -1,39 +1,38 @@
-"""Encoders: what turns images into the features that a metric measures.
+"""Encoders without published weights: pixels, PCA, and a classifier trained on the spot.
 
-Notation: images (N, H, W, C) in [−1, 1]; features (N, D) float32.
+Notation: images (N, H, W, C), bytes or floats in [−1, 1], which bytes are mapped to; features
+(N, D) float32.
 
-An encoder is fitted on the TRAINING split only: a metric that has seen the samples it scores
-prefers the model that copied them. Its name belongs in every table, because numbers under
-two encoders cannot be compared.
+They are fitted on the TRAINING split only: a metric that has seen the samples it scores prefers
+the model that copied them.
 """
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from prpr import errors
+from prpr.encoders.base import Encoded, Encoder
 
 HIDDEN = (64, 32)  # widths of the classifier; the last is the features' D
-
-
-class Encoder(NamedTuple):
-    """`encode(images) -> (N, D) float32`; `name` for the table; `accuracy` held-out, or None."""
-
-    name: str
-    encode: Callable[[ArrayLike], np.ndarray]
-    accuracy: float | None = None
-
+COMPONENTS = 64  # D of PCA, where there are so many
+_EXACT = 1024  # smaller side of the data up to which PCA is exact
 
 HeldOut = tuple[ArrayLike, ArrayLike]
 Fit = Callable[[ArrayLike, ArrayLike, int, HeldOut | None], Encoder]
 
 
+def _floats(images: ArrayLike) -> np.ndarray:
+    """Bytes in [−1, 1], as `score.from_stored` has them; what is no bytes stays as it is."""
+    x = np.asarray(images)
+    return x.astype(np.float32) / 127.5 - 1 if x.dtype == np.uint8 else x
+
+
 def _flat(images: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """Images of the fitted shape as (N, H·W·C) float32, or DataError."""
-    x = np.asarray(images)
+    x = _floats(images)
     if x.shape[1:] != shape or x.ndim < 2:
         raise errors.DataError(
             f"images have shape {x.shape}, but the encoder was fitted on (N, "
@@ -49,10 +48,56 @@ def _flat(images: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     return x
 
 
+def _encoder(
+    name: str, encode: Callable[[np.ndarray], np.ndarray], accuracy: float | None = None
+) -> Encoder:
+    return Encoder(name, _floats, lambda x: Encoded(encode(x)), accuracy)
+
+
 def _pixels(images: ArrayLike, labels: ArrayLike, seed: int, held_out: HeldOut | None) -> Encoder:
     del labels, seed, held_out
     shape = np.shape(images)[1:]
-    return Encoder("pixels", lambda x: _flat(x, shape))
+    return _encoder("pixels", lambda x: _flat(x, shape))
+
+
+def _pca(images: ArrayLike, labels: ArrayLike, seed: int, held_out: HeldOut | None) -> Encoder:
+    """Projection on the leading principal components, not whitened.
+
+    Without whitening, distances between features are those between the images, as far as the
+    components go, and a direction counts by its variance.
+    """
+    del labels, held_out
+    shape = np.shape(images)[1:]
+    x = _flat(images, shape)
+    if len(x) < 2:
+        raise errors.DataError(f"PCA needs at least 2 images to be fitted on, got {len(x)}")
+    mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    rank = min(COMPONENTS, len(x) - 1, x.shape[1])
+    axes, how = _principal(x, mean, rank, seed)
+    name = f"pca(train split, {rank} of {x.shape[1]}, {how}, not whitened)"
+    return _encoder(name, lambda x: (_flat(x, shape) - mean) @ axes)
+
+
+def _principal(x: np.ndarray, mean: np.ndarray, rank: int, seed: int) -> tuple[np.ndarray, str]:
+    """((D, rank) axes by falling variance, how they were found); the same seed, the same axes."""
+    from scipy import linalg
+
+    n, d = x.shape
+    if min(n, d) <= _EXACT:
+        _, _, rows = linalg.svd(x - mean, full_matrices=False)
+        axes, how = rows[:rank].T, "exact"
+    else:
+        # Halko, Martinsson & Tropp (0909.4061, algorithm 4.4) with the mean taken off each product.
+        rng = np.random.default_rng(seed % 2**32)
+        basis = rng.standard_normal((d, rank + 10)).astype(np.float32)
+        for _ in range(6):
+            left, _ = np.linalg.qr(x @ basis - mean @ basis)
+            basis, _ = np.linalg.qr(x.T @ left - np.outer(mean, left.sum(axis=0)))
+        rows = np.linalg.svd(x @ basis - mean @ basis, full_matrices=False)[2]
+        axes, how = basis @ rows[:rank].T, "randomised"
+    # Signs are arbitrary: the largest entry of an axis is positive.
+    largest = axes[np.abs(axes).argmax(axis=0), np.arange(rank)]
+    return np.ascontiguousarray(axes * np.where(largest < 0, -1, 1), dtype=np.float32), how
 
 
 def _classifier(
@@ -100,7 +145,7 @@ def _classifier(
         logits = activations(held_out[0]) @ weights[-1][0] + weights[-1][1]
         found = (logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(axis=1)
         accuracy = float(np.mean(net.classes_[found] == np.asarray(held_out[1])))
-    return Encoder(f"classifier(train split, {'-'.join(map(str, HIDDEN))} MLP)", encode, accuracy)
+    return _encoder(f"classifier(train split, {'-'.join(map(str, HIDDEN))} MLP)", encode, accuracy)
 
 
 def _layers(net: object) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -116,7 +161,7 @@ def _standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x.mean(axis=0, dtype=np.float64).astype(np.float32), scale.astype(np.float32)
 
 
-ENCODERS: dict[str, Fit] = {"pixels": _pixels, "classifier": _classifier}
+ENCODERS: dict[str, Fit] = {"pixels": _pixels, "pca": _pca, "classifier": _classifier}
 
 
 def get(name: str) -> Fit:
@@ -129,7 +174,7 @@ def get(name: str) -> Fit:
 def fit(
     name: str,
     images: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike = (),
     seed: int = 0,
     *,
     held_out: HeldOut | None = None,
@@ -137,10 +182,12 @@ def fit(
     """Fits an encoder on training images; the same seed gives the same features.
 
     Args:
-      name: of ENCODERS: "pixels" (the image as a row; nothing is fitted) or "classifier".
-      images: (N, H, W, C) of the TRAINING split.
-      labels: (N,) integers; not used by "pixels".
-      seed: of the classifier's initialisation and order of batches.
+      name: of ENCODERS: "pixels" (the image as a row; nothing is fitted), "pca" (the leading 64
+        principal components, not whitened; exact up to 1024 images or pixels, else randomised) or
+        "classifier" (the last hidden layer of a small MLP).
+      images: (N, H, W, C) of the TRAINING split, bytes or floats in [−1, 1].
+      labels: (N,) integers; used by "classifier" only.
+      seed: of the classifier's initialisation and order of batches, and of the randomised PCA.
       held_out: (images, labels) on which the classifier's accuracy is measured.
 
     Raises:

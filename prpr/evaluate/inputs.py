@@ -1,0 +1,199 @@
+"""What can be evaluated: a name or an array becomes a source of images, or features.
+
+    DIR                               images below a folder, first-level subfolders are classes
+    FILE.npz, FILE.npy                images or features; see `arrays`
+    tfds:NAME/SPLIT                   a prepared TFDS copy; ?data_dir=DIR says where it is
+    WORKDIR?lam=5&seed=0              samples of a prpr run; ?run=control, ?run=base; see `runs`
+    WORKDIR?real, WORKDIR?train       a prpr run's held-out data, and its training data
+
+Folders and TFDS copies also take resolution=R: images are then cut and resized as for training.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prpr.errors import ConfigError, DataError, unknown_name
+from prpr.evaluate import arrays
+from prpr.evaluate.images import Folder, Images, Records
+from prpr.evaluate.notes import Notes
+from prpr.metrics import Statistics, statistics
+from prpr.metrics.statistics import from_arrays
+
+Given = Any  # a name, a path, an array, `Statistics`, or a source of images
+
+
+class Input(NamedTuple):
+    """One set of samples, opened: images, or statistics of features or moments.
+
+    Attributes:
+      name: for tables and messages.
+      notes: what was met on the way.
+      images: the source, or None where features are given.
+      stats: features or moments as they were given, or None.
+      moments: μ and Σ that a file holds beside its images.
+      class_names: names of the labels, or None.
+    """
+
+    name: str
+    notes: Notes
+    images: Images | None = None
+    stats: Statistics | None = None
+    moments: tuple[np.ndarray, np.ndarray] | None = None
+    class_names: Sequence[str] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many samples there are; 0 where only moments of unknown number are known."""
+        return self.images.size if self.images is not None else self.needed.n
+
+    @property
+    def needed(self) -> Statistics:
+        assert self.stats is not None  # one of the two is always there
+        return self.stats
+
+
+def open_input(given: Given, side: str, n: int = 0, truncation: float | None = None) -> Input:
+    """Opens a set of samples; reads no image yet.
+
+    Args:
+      given: see the module's head; or an array (N, D), (N, H, W) or (N, H, W, C), or
+        `Statistics`.
+      side: what it is to the caller ("real", "fake", "train"), for messages.
+      n: how many samples a generator should make; 0 is as many as its run scored.
+      truncation: of a generator's latents; None is the run's own.
+
+    Raises:
+      ConfigError: a name that cannot be understood.
+      DataError: nothing there, or nothing that can be used; names the file and the mend.
+    """
+    if isinstance(given, str | Path):
+        return _named(str(given), n, truncation)
+    if isinstance(given, Statistics):
+        return _features(given, Notes(side))
+    notes = Notes(f"the {side} array")
+    if hasattr(given, "read") and hasattr(given, "chunk"):
+        return _images(given)
+    x = np.asarray(given)
+    if x.ndim == 2:
+        return _features(statistics(x, place=f"the {side} features"), notes)
+    return _images(arrays.images(x, notes))
+
+
+def names(given: Given) -> list[Given]:
+    """One or several sets of samples: "WORKDIR?lam=5&seed=0,1" are two, and so is a list."""
+    if isinstance(given, list | tuple):
+        return [one for part in given for one in names(part)]
+    if not isinstance(given, str) or "?" not in given or Path(given).exists():
+        return [given]
+    head, _, query = given.partition("?")
+    parts = query.split("&")
+    for i, part in enumerate(parts):
+        if part.startswith("seed=") and "," in part:
+            seeds = part.removeprefix("seed=").split(",")
+            return [f"{head}?{'&'.join([*parts[:i], f'seed={s}', *parts[i + 1 :]])}" for s in seeds]
+    return [given]
+
+
+def _named(text: str, n: int, truncation: float | None) -> Input:
+    notes = Notes(text)
+    if text.startswith("tfds:"):
+        return _only_images(_tfds(text, notes), truncation)
+    path, query = Path(text).expanduser(), {}
+    if "?" in text and not path.exists():
+        head, _, rest = text.partition("?")
+        path, query = Path(head).expanduser(), dict(_pair(part) for part in rest.split("&") if part)
+    if _is_run(path):
+        from prpr.evaluate import runs  # JAX, which images and features do not need
+
+        return runs.open_run(path, query, notes, n, truncation)
+    if path.is_dir():
+        _known(query, ("resolution",), text)
+        resolution = arrays.check_resolution(query.get("resolution", ""), text)
+        return _only_images(_images(Folder(path, notes, resolution)), truncation)
+    _known(query, (), text)
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, _beside(path), n=1, cutoff=0.6)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise DataError(f"there is no file or folder {path}: mend the path{hint}")
+    return _only_images(_file(path, notes), truncation)
+
+
+def _only_images(found: Input, truncation: float | None) -> Input:
+    if truncation is not None:
+        raise ConfigError(
+            f"{found.name} is no run of prpr: truncation needs a generator, WORKDIR?lam=5"
+        )
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    below = ("checkpoints", "samples")
+    return (path / "config.json").is_file() and any((path / name).is_dir() for name in below)
+
+
+def _beside(path: Path) -> list[str]:
+    try:
+        return [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return []
+
+
+def _pair(part: str) -> tuple[str, str]:
+    name, _, value = part.partition("=")
+    return name, value
+
+
+def _known(query: dict[str, str], known: Iterable[str], place: str) -> None:
+    """ConfigError for a part of ?... that is not known."""
+    for name in query:
+        if name not in known:
+            raise unknown_name(f"part of {place!r} after the '?',", name, known)
+
+
+def _images(source: Images) -> Input:
+    return Input(source.notes.name, source.notes, source, class_names=source.class_names)
+
+
+def _features(stats: Statistics, notes: Notes) -> Input:
+    names = stats.about.get("class_names")
+    if names is None and stats.labels is not None:
+        names = tuple(map(str, range(int(stats.labels.max()) + 1)))
+    return Input(notes.name, notes, stats=stats, class_names=names)
+
+
+def _file(path: Path, notes: Notes) -> Input:
+    """An .npz or .npy file."""
+    held = arrays.read(path)
+    name = arrays.chosen(held, str(path))
+    if name is None:
+        return _features(from_arrays(held, str(path)), notes)
+    x, moments = held[name], None
+    labels = arrays.labels(held, len(x), str(path)) if x.ndim else None
+    if {"mu", "sigma"} <= held.keys():
+        moments = (held["mu"], held["sigma"])
+    if x.ndim == 2:
+        if name == "features":
+            return _features(from_arrays(held, str(path)), notes)
+        given = {"features": x, "probabilities": held.get("probabilities"), "labels": labels}
+        kept = {key: value for key, value in given.items() if value is not None}
+        return _features(from_arrays(kept, str(path)), notes)
+    source = arrays.images(x, notes, labels)
+    return _images(source)._replace(moments=moments)
+
+
+def _tfds(text: str, notes: Notes) -> Input:
+    from prpr.data import tfds
+
+    name, _, rest = text.removeprefix("tfds:").partition("?")
+    query = dict(_pair(part) for part in rest.split("&") if part)
+    _known(query, ("data_dir", "resolution"), text)
+    name, _, split = name.partition("/")
+    if not name or not split:
+        raise ConfigError(f"{text!r}: a TFDS split is written tfds:NAME/SPLIT[?data_dir=DIR]")
+    resolution = arrays.check_resolution(query.get("resolution", ""), text)
+    records = tfds.Copy(name, query.get("data_dir", "")).records(split)
+    return _images(Records(records, notes, resolution))

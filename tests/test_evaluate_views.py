@@ -1,0 +1,287 @@
+"""Classes, memorised samples, and the runs of prpr as a source of samples."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from prpr import build, checkpoint, config, record, sampling, score, train
+from prpr.errors import CheckpointError, ConfigError, DataError
+from prpr.evaluate import evaluate, open_input, table, views
+from prpr.jobs import Job, settings
+from prpr.metrics import Options, measure, registry, statistics
+
+PR = ("precision", "recall")
+NEEDS = pytest.mark.skipif("authenticity" not in registry.known(), reason="needs authenticity")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(2)
+
+
+# ---- classes ------------------------------------------------------------------------------------
+
+
+def labelled(x, labels, names=None):
+    about = {"class_names": names} if names else {}
+    return statistics(x, labels=np.asarray(labels), about=about)
+
+
+def test_each_class_is_measured_by_itself(rng):
+    real, fake = rng.normal(size=(2, 60, 3))
+    labels = np.repeat([0, 1, 2], 20)
+    fake[labels == 1] += 9  # a class that is all wrong
+    found = evaluate(labelled(real, labels), labelled(fake, labels), PR, per_class=True)
+    assert found.per_class is not None
+    assert list(found.per_class.classes) == ["0", "1", "2"]
+    for c in range(3):
+        expected = measure(
+            PR,
+            statistics(real[labels == c]),
+            statistics(fake[labels == c]),
+            Options(k_dc=3),
+        )
+        assert found.per_class.classes[str(c)] == expected.metrics
+    assert found.per_class.worst == {"precision": "1", "recall": "1"}
+    plain = found.to_json()["per_class"]
+    assert plain["worst"]["precision"] == "1"
+    assert plain["classes"]["1"]["metrics"]["precision"]["value"] == 0
+    assert (plain["classes"]["1"]["n_real"], plain["left_out"]) == (20, [])
+    assert "worst class, precision: 1, recall: 1" in table.text(found)
+
+
+def test_classes_are_matched_by_name_and_cut_to_equal_sizes(rng):
+    real = labelled(rng.normal(size=(50, 3)), [0] * 30 + [1] * 20, ["cat", "dog"])
+    fake = labelled(rng.normal(size=(50, 3)), [0] * 16 + [1] * 30 + [2] * 4, ["dog", "cat", "owl"])
+    found = views.per_class(("r", real), ("f", fake), Options(), equal=True)
+    assert found.sizes == {"cat": (30, 30), "dog": (16, 16)}
+    numbers = dataclasses.replace(fake, about={})
+    found = views.per_class(("r", real), ("f", numbers), Options(), equal=False)
+    assert found.sizes == {"cat": (30, 16), "dog": (20, 30)}
+
+
+def test_classes_of_too_few_samples_are_named_and_none_is_an_error(rng):
+    real = labelled(rng.normal(size=(34, 3)), [0] * 30 + [1] * 4)
+    found = views.per_class(("r", real), ("f", real), Options(), equal=True)
+    assert found.left_out == ("1",)
+    with pytest.raises(DataError, match="no class of r and f has the 32 samples"):
+        views.per_class(("r", real), ("f", real), Options(k=30), equal=True)
+    other = labelled(rng.normal(size=(34, 3)), [0] * 34, ["x"])
+    named = dataclasses.replace(real, about={"class_names": ["a", "b"]})
+    with pytest.raises(DataError, match="no class in common: a, b"):
+        views.per_class(("r", named), ("f", other), Options(), equal=True)
+
+
+def test_samples_without_classes(rng):
+    with pytest.raises(DataError, match=r"the real array has no classes, which --per_class needs"):
+        evaluate(*rng.normal(size=(2, 30, 3)), PR, per_class=True)
+
+
+def test_class_folders_are_classes(tmp_path, rng):
+    for side in ("real", "fake"):
+        for name in ("a", "b"):
+            (tmp_path / side / name).mkdir(parents=True)
+            for i in range(8):
+                x = rng.integers(0, 256, (4, 4, 3), np.uint8)
+                Image.fromarray(x).save(tmp_path / side / name / f"{i}.png")
+    found = evaluate(tmp_path / "real", tmp_path / "fake", PR, encoder="pixels", per_class=True)
+    assert found.per_class is not None
+    assert found.per_class.sizes == {"a": (8, 8), "b": (8, 8)}
+
+
+# ---- memorised samples --------------------------------------------------------------------------
+
+
+@NEEDS
+def test_the_sheet_shows_the_copies_first(tmp_path, rng, monkeypatch):
+    train = rng.integers(0, 256, (40, 6, 6, 3), np.uint8)
+    fake = rng.integers(0, 256, (30, 6, 6, 3), np.uint8)
+    fake[7], fake[21] = train[3], np.clip(train[9].astype(int) + 1, 0, 255)
+    pictures, nearest = [], []
+    show = views._show
+
+    def seen(axes, side, row, title):
+        show(axes, side, row, title)
+        (pictures if title.startswith("ratio") else nearest).append(axes.images[0].get_array())
+
+    monkeypatch.setattr(views, "_show", seen)
+    path = tmp_path / "sheets" / "out.png"
+    found = evaluate(train[:30], fake, PR, train=train, encoder="pixels", sheet=str(path))
+    assert found.to_json()["sheet"] == str(path)
+    with Image.open(path) as picture:
+        assert picture.size[0] > 300
+    assert (pictures[0] == fake[7]).all()
+    assert (pictures[1] == fake[21]).all()
+    assert (nearest[0] == train[3]).all()
+    assert (nearest[3] == train[9]).all()
+    # Also where only some of the samples are used, by a shuffle.
+    evaluate(train[:30], fake, PR, train=train, encoder="pixels", sheet=str(path), n_fake=29)
+    assert (pictures[8] == fake[7]).all() or (pictures[8] == fake[21]).all()
+
+
+def test_a_sheet_needs_images_and_a_png(tmp_path, rng):
+    x = rng.normal(size=(30, 3))
+    with pytest.raises(ConfigError, match="a sheet shows images"):
+        evaluate(x, x, PR, sheet=str(tmp_path / "x.png"))
+    with pytest.raises(ConfigError, match=r"its name ends with \.png"):
+        evaluate(x, x, PR, sheet=str(tmp_path / "x.pdf"))
+
+
+# ---- runs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _usual_jax():
+    """Optax's Adam does not run with strict dtypes."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def filled(system, cfg, parts, rng):
+    """A state of random numbers: initialising a network takes ten times as long."""
+    example = jax.ShapeDtypeStruct((2, *parts.train.shape), np.float32)
+    like = jax.eval_shape(
+        lambda key, x: train.init(system, key, x, build.dials(cfg, None)),
+        jax.random.key(0),
+        example,
+    )
+
+    def leaf(path, x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        values = rng.normal(0, 0.3, x.shape)
+        return (np.abs(values) if "var" in str(path[-1]) else values).astype(x.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+def made(folder, cfg, jobs, steps=None):
+    """A workdir with untrained checkpoints; {job's run: its state}."""
+    cfg.train.steps, cfg.train.warmup = 2, 0
+    record.write_json(folder / "config.json", record.to_plain(cfg))
+    parts = build.splits(cfg)
+    states = {}
+    for job in jobs:
+        own = config.control_of(cfg) if job.name == "control" else cfg
+        system = build.system(own, parts.train)
+        state = filled(system, own, parts, np.random.default_rng(job.seed))
+        state = state.replace(step=np.int32(2 if steps is None else steps))
+        meta = {"settings": settings(own), "lam": job.lam, "seed": job.seed}
+        checkpoint.save(folder / "checkpoints" / job.run, int(state.step), state, meta)
+        states[job.run] = system, state
+    return parts, states
+
+
+@pytest.fixture
+def points(tmp_path):
+    """A workdir of points in the plane: λ = 5 at two seeds, and a control."""
+    cfg = config.defaults()
+    cfg.lams, cfg.seeds, cfg.data.name, cfg.model.name = (5.0,), (0, 1), "ring8", "mlp"
+    cfg.model.generator_ch = cfg.model.critic_ch = 4
+    cfg.model.dim_z, cfg.score.encoder = 2, "pixels"
+    cfg.data.fractions = (0.9, 0.05, 0.05)
+    jobs = [Job("lam_5", 5.0, 0), Job("lam_5", 5.0, 1), Job("control", None, 0)]
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    return workdir, cfg, *made(workdir, cfg, jobs)
+
+
+def test_points_of_a_run_and_its_held_out_data(points):
+    workdir, _, parts, states = points
+    real = open_input(f"{workdir}?real", "real").needed
+    assert (real.features == parts.test.images).all()
+    assert open_input(f"{workdir}?train", "train").size == parts.train.size
+    system, state = states["lam_5-seed1"]
+    labels = np.resize(parts.test.labels, 30).astype(np.int32)
+    expected = sampling.sample(system, state.ema, labels, jax.random.key(score.LATENTS))
+    found = open_input(f"{workdir}?lam=5&seed=1", "fake", 30).needed
+    assert (found.features == expected).all()
+    assert (found.labels == labels).all()
+    result = evaluate(
+        f"{workdir}?real", f"{workdir}?lam=5&seed=0,1", PR, compare=f"{workdir}?run=control"
+    )
+    assert result.seeds is not None
+    assert len(result.seeds.names) == 2
+    assert result.n_real == result.n_fake == parts.test.size
+    assert result.comparison is not None
+
+
+def test_a_truncation_sweep(points):
+    workdir = points[0]
+    fake = f"{workdir}?lam=5"
+    found = evaluate(f"{workdir}?real", fake, PR, truncation=(1.0, 0.25))
+    assert [t for t, _ in found.truncation] == [1.0, 0.25]
+    small = open_input(fake, "fake", 50, 0.25).needed.features
+    whole = open_input(fake, "fake", 50).needed.features
+    assert small.std(axis=0).max() < whole.std(axis=0).max()
+    rows = found.to_json()["truncation"]
+    assert rows[1]["truncation"] == 0.25
+    assert set(rows[1]["metrics"]) == set(PR)
+    assert "0.25" in table.text(found)
+    with pytest.raises(ConfigError, match="truncation needs a generator"):
+        evaluate(f"{workdir}?real", f"{workdir}?real", PR, truncation=(1.0,))
+    with pytest.raises(ConfigError, match="above 0"):
+        evaluate(f"{workdir}?real", fake, PR, truncation=(0.0,))
+
+
+def test_stored_samples_are_taken_where_they_are_enough(points, rng):
+    workdir = points[0]
+    (workdir / "samples").mkdir()
+    x = rng.normal(size=(30, 2)).astype(np.float32)
+    np.savez(workdir / "samples" / "lam_5-seed0.npz", points=x, labels=np.zeros(30, int))
+    assert (open_input(f"{workdir}?lam=5", "fake", 30).needed.features == x).all()
+    assert open_input(f"{workdir}?lam=5", "fake", 31).size == 31
+
+
+def test_runs_that_are_not_there(points, tmp_path):
+    workdir, cfg, *_ = points
+    cases = [
+        ("", ConfigError, r"say which samples .*lam_5-seed0, lam_5-seed1"),
+        ("?lam=4", ConfigError, "Did you mean 'lam_5-seed0'"),
+        ("?lam=5&seed=2", ConfigError, "Did you mean 'lam_5-seed"),
+        ("?lam=five", ConfigError, "are numbers"),
+        ("?lamb=5", ConfigError, "Did you mean 'lam'"),
+        ("?run=base", CheckpointError, "is not in"),
+    ]
+    for query, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            open_input(f"{workdir}{query}", "fake")
+    broken = tmp_path / "unfinished"
+    broken.mkdir()
+    made(broken, cfg, [Job("lam_5", 5.0, 0)], steps=1)
+    with pytest.raises(CheckpointError, match="holds step 1 of 2: that run was interrupted"):
+        open_input(f"{broken}?lam=5", "fake")
+    stored = json.loads((workdir / "config.json").read_text())
+    stored["model"]["generator_ch"] = 8
+    (workdir / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError):
+        open_input(f"{workdir}?lam=5", "fake")
+
+
+@pytest.mark.slow
+def test_images_of_a_run_are_made_in_batches(tmp_path):
+    cfg = config.defaults()
+    cfg.lams, cfg.data.name, cfg.model.name, cfg.score.batch = (5.0,), "digits", "biggan", 16
+    cfg.model.generator_ch = cfg.model.critic_ch = 4
+    cfg.model.dim_z, cfg.model.shared_dim = 4, 4
+    parts, states = made(tmp_path, cfg, [Job("lam_5", 5.0, 0)])
+    found = open_input(f"{tmp_path}?lam=5", "fake", 40)
+    assert found.images is not None
+    system, state = states["lam_5-seed0"]
+    labels = np.resize(parts.test.labels, 40).astype(np.int32)
+    x = sampling.sample(system, state.ema, labels, jax.random.key(score.LATENTS), batch=16)
+    expected = score.to_stored(x)["images"]
+    assert len(np.unique(expected.reshape(40, -1), axis=0)) == 40
+    rows = np.array([3, 39, 20])
+    read = found.images.read(rows)
+    assert (np.stack([image for image, _ in read]) == expected[rows]).all()
+    assert [label for _, label in read] == labels[rows].tolist()
+    real = open_input(f"{tmp_path}?real", "real")
+    assert real.images is not None
+    assert real.images.read(np.arange(1))[0][0].shape == (8, 8, 1)
+    result = evaluate(f"{tmp_path}?real", f"{tmp_path}?lam=5", PR, encoder="pixels")
+    assert result.n_fake == parts.test.size
