@@ -170,8 +170,8 @@ def _cpu() -> float:
 
 def absent(side: str, n: int) -> str | None:
     """Why a side cannot run, or None."""
-    if side == "prdc" and 40 * n * n > _available():
-        return f"needs about {40 * n * n / 2**30:.0f} GiB"
+    if side == "prdc" and 24 * n * n > _available():
+        return f"needs about {24 * n * n / 2**30:.0f} GiB"
     if side in NEEDS:
         found = subprocess.run(
             [sys.executable, "-c", f"import {NEEDS[side]}"],

@@ -11,8 +11,9 @@ from PIL import Image
 from prpr import build, checkpoint, config, record, sampling, score, train
 from prpr.errors import CheckpointError, ConfigError, DataError
 from prpr.evaluate import evaluate, open_input, table, views
+from prpr.evaluate.lambda_table import lambda_table
 from prpr.jobs import Job, settings
-from prpr.metrics import Options, measure, registry, statistics
+from prpr.metrics import Options, measure, registry, statistics, trained_measured
 
 PR = ("precision", "recall")
 NEEDS = pytest.mark.skipif("authenticity" not in registry.known(), reason="needs authenticity")
@@ -285,3 +286,31 @@ def test_images_of_a_run_are_made_in_batches(tmp_path):
     assert real.images.read(np.arange(1))[0][0].shape == (8, 8, 1)
     result = evaluate(f"{tmp_path}?real", f"{tmp_path}?lam=5", PR, encoder="pixels")
     assert result.n_fake == parts.test.size
+
+
+def test_the_table_of_trained_and_measured_lambdas(points):
+    workdir, cfg, _, _ = points
+    cfg.lams, cfg.seeds = (0.2, 5.0, 9.0), (0,)
+    made(workdir, cfg, [Job("lam_0.2", 0.2, 0), Job("lam_5", 5.0, 0)])
+    found = lambda_table(str(workdir), estimator="knn")
+    real = open_input(f"{workdir}?real", "real").needed
+    runs = {
+        lam: (real, open_input(f"{workdir}?lam={lam}", "fake", real.n).needed) for lam in (0.2, 5.0)
+    }
+    assert found.table == trained_measured.table(runs, None, "knn")  # 9 was not trained yet
+    assert (found.n_real, found.n_fake, found.encoder, found.seed) == (real.n, real.n, "pixels", 0)
+    plain = found.to_json()
+    assert [row["lam"] for row in plain["rows"]] == [0.2, 5.0]
+    json.dumps(plain, allow_nan=False)
+    assert "frontier by the knn estimator" in found.to_text()
+    assert lambda_table(str(workdir), estimator="knn", n_fake=50).n_fake == 50
+
+
+def test_a_table_needs_runs(points, tmp_path):
+    workdir = str(points[0])
+    with pytest.raises(ConfigError, match="no run of seed 7 at a λ"):
+        lambda_table(workdir, seed=7)
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        lambda_table(str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="Did you mean 'knn'"):
+        lambda_table(workdir, estimator="kn")

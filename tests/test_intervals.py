@@ -137,3 +137,67 @@ def test_variance_never_falls_below_its_floor():
 def test_bad_level(level):
     with pytest.raises(errors.ConfigError, match=r"level=.* between 0 and 1"):
         intervals.quantile(level)
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_second_order_is_the_variance_of_pairs(heavy):
+    # Σ_gh d_g·A d_h of independent d_g: the terms g != h have variance 2G(G−1)·tr(AΣAΣ), which
+    # is counted as 2G². Deviations are from the groups' own mean, as every metric has them.
+    rng = np.random.default_rng(5)
+    g, a = 8, np.diag([2.0, 1, 0.5, -1])
+    found = []
+    for _ in range(4000):
+        d = rng.normal(size=(g, 4))
+        if heavy:
+            d *= np.sqrt(3 / rng.chisquare(5, (g, 1)))  # of variance 1
+        d -= d.mean(axis=0)
+        found.append(intervals.second_order(d @ a @ d.T))
+    want = 2 * g**2 * np.sum(np.diag(a) ** 2)
+    error = np.std(found) / np.sqrt(len(found))
+    assert np.mean(found) == pytest.approx(want, abs=3.5 * error)
+    assert error < 0.06 * want
+
+
+def test_second_order_of_few_groups():
+    assert intervals.second_order(np.ones((3, 3))) == 0
+    # Only the parts that deviate count.
+    assert intervals.second_order(np.ones((9, 9))) == pytest.approx(0, abs=1e-12)
+
+
+def _linear(rng, g, h, real, fake):
+    theta = np.full((1 + g, 1 + h), 5.0)
+    theta[1:] += real * rng.normal(size=(g, 1))
+    theta[:, 1:] += fake * rng.normal(size=h)
+    return theta
+
+
+@pytest.mark.parametrize("kind", ["real", "rate"])
+def test_what_counts_twice_is_taken_off(kind):
+    theta = _linear(np.random.default_rng(6), 10, 10, 1e-3, 1e-3)
+    v = sum(intervals.jackknife_parts(theta))
+
+    def width(twice):
+        found = intervals.estimate(intervals.Replicates(theta, np.inf, kind, twice=twice))
+        return found.high - found.low
+
+    assert width((0.0, 0.0)) == pytest.approx(width(None), rel=1e-9)
+    assert width((0.1 * v, 0.2 * v)) == pytest.approx(width(None) * np.sqrt(0.7), rel=1e-3)
+    # What is counted at most twice is at least half of its count.
+    assert width((0.5 * v, 0.4 * v)) == pytest.approx(width(None) * np.sqrt(0.5), rel=1e-3)
+
+
+def test_compare_takes_the_fakes_part_off():
+    rng = np.random.default_rng(7)
+    a, b = _linear(rng, 10, 12, 1, 2), _linear(rng, 10, 14, 1, 2)
+    v = [intervals.jackknife_parts(one)[1] for one in (a, b)]
+
+    def width(twice):
+        one, two = (intervals.Replicates(x, np.inf, "real", twice=twice) for x in (a, b))
+        found = intervals.compare(one, two)
+        return found.high - found.low
+
+    shared = a[1:, 0] - b[1:, 0]
+    v_real = 0.9 * np.sum((shared - shared.mean()) ** 2)
+    off = 0.1 * min(v)
+    want = np.sqrt(1 - 2 * off / (v_real + sum(v)))
+    assert width((v_real, off)) == pytest.approx(width(None) * want, rel=1e-9)

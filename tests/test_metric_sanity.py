@@ -25,15 +25,15 @@ from sanity.expected import EXPECTED, PUBLISHED, WORSE  # noqa: E402
 from prpr import metrics  # noqa: E402
 from prpr.metrics import registry  # noqa: E402
 
-N, D = 160, 6
+N, D = 100, 6
 CENTRES = 12 * np.eye(4, D)  # of four modes; the last two features tell none of them
-NAMES = tuple(
-    (name, entry)
+NAMES = {
+    EXPECTED[entry].example or entry: EXPECTED[entry]
     for entry in registry.known()
     if entry in EXPECTED
-    for name in EXPECTED[entry].examples or (entry,)
-)
-every = pytest.mark.parametrize(("name", "entry"), NAMES, ids=[name for name, _ in NAMES])
+}
+every = pytest.mark.parametrize("name", NAMES)
+paired = pytest.mark.parametrize("name", [name for name, one in NAMES.items() if one.swapped])
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def measured(real: str, fake: str, name: str) -> float:
 
 @functools.cache
 def _family(real: str, fake: str, title: str) -> dict[str, float]:
-    names = [name for name, _ in NAMES if registry.family_of(name).title == title]
+    names = [name for name in NAMES if registry.family_of(name).title == title]
     options = metrics.Options(groups=4)
     found = metrics.measure(names, sets()[real], sets()[fake], options).metrics
     return {name: one.value for name, one in found.items()}
@@ -85,42 +85,39 @@ def test_every_metric_has_its_expectation_stated():
     for entry, one in EXPECTED.items():
         assert one.kind in (*rules.KINDS, "other"), entry
         assert (one.kind == "other") == bool(one.why), entry
-        assert "<" not in entry or one.examples, f"{entry} needs examples"
+        assert "<" not in entry or one.example, f"{entry} needs an example"
         assert one.kind != "other" or one.worse, f"{entry}: say what makes it worse"
 
 
 @every
-def test_direction(name, entry):
-    """Good fakes score better than those that are worse in the way that the metric is to see."""
-    one = EXPECTED[entry]
+def test_direction(name):
+    """Fakes that are worse in the way that the metric is to see lose a fifth of the good ones'
+    score, or are at twice their distance."""
+    one = NAMES[name]
     for way in one.worse or WORSE[one.kind]:
         good, bad = (measured("real", fake, name) for fake in ("good", way))
-        assert one.better * (good - bad) > 0, f"{way} fakes: {bad}, good fakes: {good}"
+        seen = bad < 0.8 * good if one.better > 0 else bad > 2 * abs(good)
+        assert seen, f"{way} fakes: {bad}, good fakes: {good}"
 
 
 @every
-def test_identical_sets(name, entry):
-    low, high = EXPECTED[entry].identical
+def test_identical_sets(name):
+    low, high = NAMES[name].identical
     assert low - 1e-9 <= measured("real", "real", name) <= high + 1e-9
 
 
 @every
-def test_collapsed_set(name, entry):
-    low, high = EXPECTED[entry].collapsed
+def test_collapsed_set(name):
+    low, high = NAMES[name].collapsed
     assert low - 1e-9 <= measured("real", "collapsed", name) <= high + 1e-9
 
 
-@every
-def test_swapped_sets(name, entry):
+@paired
+def test_swapped_sets(name):
     """Precision of (P, Q) is recall of (Q, P); a distance is its own partner."""
-    one = EXPECTED[entry]
-    if not one.swapped:
-        pytest.skip(f"{entry} has no partner under exchange")
-    partner = dict(zip(one.examples, one.swapped.split(), strict=True)) if one.examples else {}
-    partner = partner.get(name, one.swapped)
-    for fake in ("good", "noisy", "dropped"):
-        here, there = measured("real", fake, name), measured(fake, "real", partner)
-        assert here == pytest.approx(there, rel=1e-6, abs=max(one.swap_slack, 1e-9)), fake
+    one = NAMES[name]
+    here, there = measured("real", "dropped", name), measured("dropped", "real", one.swapped)
+    assert here == pytest.approx(there, rel=1e-6, abs=max(one.slack, 1e-9))
 
 
 # --- the synthetic checks ---------------------------------------------------------------------
@@ -301,5 +298,19 @@ def test_benchmark_writes_its_tables(tmp_path, capsys, monkeypatch):
     found = json.loads(record.read_text())
     assert found["checks"]["mean"]["metrics"]["recall"]["verdicts"]["D1b"] is True
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sanity.json", "sanity.md"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--out=nowhere/a.md", "folder that exists"),
+        ("--metrics=precison", "Did you mean 'precision'"),
+        ("--metrics=vendi", "knows nothing of the real samples"),
+        ("--points=4", "must be odd"),
+        ("--jobs=0", "must be >= 1"),
+    ],
+)
+def test_benchmark_refuses_what_it_cannot_do(flag, words, capsys):
     with pytest.raises(SystemExit):
-        metric_sanity.main(["--smoke", f"--out={tmp_path / 'none' / 'a.md'}"])
+        metric_sanity.main(["--smoke", flag])
+    assert words in capsys.readouterr().err

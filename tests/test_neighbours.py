@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prpr import errors
-from prpr.metrics import distances, neighbours, screening
+from prpr.metrics import distances, neighbours, registry, screening
 from prpr.metrics.distances import Points
 from prpr.metrics.screening import Host, Screen
 from prpr.metrics.statistics import statistics
@@ -267,6 +267,16 @@ def test_one_pass_answers_all(monkeypatch):
     list(neighbours.inside(fake, real, np.full(120, 100.0)))
     neighbours.within(fake, 40)
     assert sorted(passes) == ["across", "across", "own", "own", "own"]
+    # Unless it was said before.
+    passes.clear()
+    real, fake = (statistics(x) for x in _gaussians(np.random.default_rng(6)))
+    neighbours.expect(real, 40)
+    neighbours.expect(real, 20)
+    neighbours.within(real, 3)
+    neighbours.across(real, fake, 1)
+    neighbours.within(real, 40)
+    neighbours.across(real, fake, 40)
+    assert sorted(passes) == ["across", "own", "own"]
 
 
 def test_what_is_kept_goes_with_the_statistics():
@@ -402,7 +412,7 @@ def test_progress_is_told():
     told = []
     real = statistics(_gaussians(np.random.default_rng(12))[0])
     neighbours.within(real, 3, tile=60, tick=lambda *x: told.append(x))
-    assert told == [(1, 1)]  # tiles of one set are no smaller than 1024
+    assert told == [(done, 6) for done in range(1, 7)]  # 3 blocks of 50: 3 tiles and 3 halves
 
 
 def test_fewest_samples():
@@ -509,3 +519,19 @@ def test_auto_is_numpy_without_an_accelerator(monkeypatch):
     assert type(neighbours._screen(points, points, None, "auto").tiles) is Host
     monkeypatch.setattr("prpr.metrics.accelerated.worthwhile", lambda: True)
     assert type(neighbours._screen(points, points, None, "auto").tiles) is not Host
+
+
+def test_a_family_says_what_it_expects(monkeypatch):
+    # precision comes first and alone would find 15 neighbours; the curve asks for √(N + M) = 24.
+    passes = []
+    sweep = Screen.sweep
+    monkeypatch.setattr(
+        Screen,
+        "sweep",
+        lambda self, *args, **kwargs: passes.append(1) or sweep(self, *args, **kwargs),
+    )
+    rng = np.random.default_rng(13)
+    real, fake = (statistics(rng.normal(size=(300, 6))) for _ in range(2))
+    monkeypatch.setattr(registry, "MODULES", ("prdc", "curves"))
+    registry.replicates(("precision", "alpha_knn_2"), real, fake)
+    assert len(passes) == 3

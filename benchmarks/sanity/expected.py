@@ -21,31 +21,34 @@ WORSE = {
 
 
 class Expected(NamedTuple):
-    """Attributes:
-    kind: of `sanity.rules.KINDS`, or "other": the synthetic checks do not apply; say `why`.
-    identical: least and greatest value of a set against itself.
-    collapsed: the same where all fakes are copies of one real sample.
-    swapped: the metric that gives the same value with the sets exchanged, one for each of
-        `examples` (by spaces) if there are any; "" where none does.
-    examples: names to measure where the registered one stands for many ("alpha_<λ>").
-    why: why no synthetic check applies.
-    better: 1 where more is better, -1 where less is.
-    worse: sets of tests/test_metric_sanity.py that must score worse; () for those of its kind.
-    same: the entry that gives the same number under another name: the synthetic checks take
+    """What a metric must do.
+
+    Attributes:
+      kind: of `sanity.rules.KINDS`, or "other": the synthetic checks do not apply; say `why`.
+      identical: least and greatest value of a set against itself.
+      collapsed: the same where all fakes are copies of one real sample.
+      swapped: the metric that gives the same value with the sets exchanged; "" where none does.
+      example: what to measure where the registered name stands for many ("alpha_<λ>").
+      slack: how far the two values of `swapped` may be apart, where folds or clusters are drawn.
+      better: 1 where more is better, -1 where less is.
+      worse: sets of tests/test_metric_sanity.py that must score worse; () for those of its kind.
+      same: the entry that gives the same number under another name: the synthetic checks take
         that one alone.
-    swap_slack: how far the two values of `swapped` may be apart, where halves are drawn.
+      why: why no synthetic check applies.
+      slow: a second or more a pair: the benchmark leaves it out unless it is asked for.
     """
 
     kind: str
     identical: tuple[float, float]
     collapsed: tuple[float, float]
     swapped: str = ""
-    examples: tuple[str, ...] = ()
-    why: str = ""
+    example: str = ""
+    slack: float = 0.0
     better: int = 1
     worse: tuple[str, ...] = ()
     same: str = ""
-    swap_slack: float = 0.0
+    why: str = ""
+    slow: bool = False
 
 
 INF = float("inf")
@@ -70,6 +73,27 @@ EXPECTED: dict[str, Expected] = {
     ),
     "vendi": Expected(
         "other", (2, 6), (1, 1), why="it knows nothing of the real samples", worse=("dropped",)
+    ),
+    # The frontier compares distributions, not supports: q at one of N real samples has λ/N of it.
+    "alpha_<λ>": Expected(
+        "fidelity", (0.95, 1), (0, 0.3), "beta_0.1", "alpha_10", slack=0.15, slow=True
+    ),
+    "beta_<λ>": Expected(
+        "diversity", (0.95, 1), (0, 0.05), "alpha_10", "beta_0.1", slack=0.15, slow=True
+    ),
+    "f_<b>": Expected("overall", (0.95, 1), (0, 0.1), "f_1", "f_1", slack=0.1, slow=True),
+    "alpha_knn_<λ>": Expected(
+        "fidelity", (0.95, 1), (0, 0.3), "beta_knn_0.1", "alpha_knn_10", slack=0.1
+    ),
+    "beta_knn_<λ>": Expected(
+        "diversity", (0.95, 1), (0, 0.05), "alpha_knn_10", "beta_knn_0.1", slack=0.1
+    ),
+    "f_knn_<b>": Expected("overall", (0.95, 1), (0, 0.1), "f_knn_1", "f_knn_1", slack=0.1),
+    "precision_sajjadi": Expected(
+        "fidelity", (1, 1), (0, 0.6), "recall_sajjadi", slack=0.05, slow=True
+    ),
+    "recall_sajjadi": Expected(
+        "diversity", (1, 1), (0, 0.1), "precision_sajjadi", slack=0.05, slow=True
     ),
     "p_precision": Expected("fidelity", (1, 1), (1, 1), "p_recall"),
     "p_recall": Expected("diversity", (1, 1), (0, 0.05), "p_precision"),

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,25 @@ def main(real: Given, fake: Given, json_path: str, **settings: Any) -> None:
     for path in (json_path, settings.get("sheet") or ""):
         if path not in ("", "-"):
             check_writable(Path(path))
-    bars = Bars()
-    try:
-        # Whatever a library prints is no part of the result.
-        with contextlib.redirect_stdout(sys.stderr):
-            result = evaluate(real, fake, progress=bars, **settings)
-    finally:
-        bars.close()
+    with quiet() as bars:
+        result = evaluate(real, fake, progress=bars, **settings)
     if json_path == "-":
         print(json.dumps(result.to_json(), indent=2, allow_nan=False), flush=True)
         return
     if json_path:
         record.write_json(json_path, result.to_json())
     print(table.text(result), flush=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[Bars]:
+    """Bars, with standard output kept for the result: what a library prints is no part of it."""
+    bars = Bars()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield bars
+    finally:
+        bars.close()
 
 
 def check_writable(path: Path) -> None:

@@ -46,6 +46,10 @@ def _pool() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(workers(), "prpr-distances")
 
 
+if hasattr(os, "register_at_fork"):  # a forked process has the pool, but none of its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
 def spread(function: Callable, pieces: Iterable, work: float) -> list[Any]:
     """[function(piece) ...]; in threads where there are `work` numbers enough to pay for them."""
     pieces = list(pieces)

@@ -51,6 +51,8 @@ class Family(NamedTuple):
         begins as the family's do and cannot be read ("alpha_x", "beta_-1").
       replicates: (real, fake, names, options) -> {name: Replicates}; of these names alone.
       needs: "features", "moments" (of both sets), or "probabilities" (of the fake set).
+      expects: (real, fake, names) -> how many neighbours of every sample it will ask for, so that
+        the family that is computed first finds as many in the same pass.
     """
 
     title: str
@@ -58,3 +60,4 @@ class Family(NamedTuple):
     owns: Callable[[str], bool]
     replicates: Callable[[Statistics, Statistics, tuple[str, ...], Options], dict[str, Replicates]]
     needs: str = "features"
+    expects: Callable[[Statistics, Statistics, tuple[str, ...]], int] | None = None

@@ -8,7 +8,10 @@ Notation
 
   d² = |μ_r − μ_f|² + tr Σ_r + tr Σ_f − 2 Σ_k s_k        Heusel et al. 2017 (arXiv:1706.08500)
 
-The value is d², in squared units of the features, as everywhere in the field; see `normals`.
+The value is d², in squared units of the features, as everywhere in the field; `normals` computes
+it. pytorch-fid, clean-fid and guided-diffusion take the same from scipy's matrix root, and where
+that is not finite add 1e-6 to the diagonals under the root only, so theirs is smaller on singular
+covariances; torch-fidelity takes the roots of the eigenvalues of Σ_r Σ_f itself.
 
 "fid", "fd_dinov2" and "fd" are this same number: the first two say which encoder is meant.
 "fid_infinity" (Chong & Forsyth 2020, arXiv:1911.07023) is the value at M → ∞ of a line in 1/M,
@@ -28,6 +31,13 @@ changes of second moments in them, m the change of a set's mean in them and δ i
 θ[g, h] of `intervals` holds the first derivatives along leaving out groups g and h and the mixed
 second one; the second derivatives within a set say what its jackknife counts twice. That costs
 one decomposition with vectors and two products N × D × D instead of (G + 1)(H + 1) evaluations.
+
+Measured with normal distributions, 150 to 4000 replicates each, N = M = 500 and D = 1, 2, 8, 64
+and 256, equal, shifted, narrowed and with decaying spectra: 95 % intervals cover the expectation
+in 94 % to 98 % of the replicates, in 95 % to 96 % at 2000 and 200 samples; in 94 % to 99 % where
+N = 150 < D = 400; in 91 % to 93 % with tails of Student's t at 5 degrees of freedom.
+"fid_infinity_both" covers the true distance in 90 % to 96 % where N > 7·D, but in 83 % to 87 %
+where two equal distributions vary in one or two directions only; at N = 2·D it is too low.
 """
 
 from typing import NamedTuple
@@ -40,6 +50,7 @@ from prpr.metrics import checks, intervals, normals
 from prpr.metrics.family import Family, Options
 from prpr.metrics.groups import FAKE, REAL, Groups, split
 from prpr.metrics.intervals import Replicates
+from prpr.metrics.registry import check_pair
 from prpr.metrics.statistics import UNNAMED, Statistics
 
 # Name of a distance -> what the name of its encoder contains; "" for any.
@@ -78,8 +89,10 @@ def distance(real: Statistics, fake: Statistics) -> float:
     """d² of two sets, of features or of known moments.
 
     Raises:
-      DataError: a set of one sample; known moments with a negative eigenvalue.
+      DataError: sets of two encoders or widths; a set of one sample; known moments with a
+        negative eigenvalue.
     """
+    check_pair(real, fake)
     return normals.distance(normals.of(real, "real"), normals.of(fake, "fake"))
 
 

@@ -34,7 +34,7 @@ SPARE = 3  # candidates beyond those, so that few rows need another look
 KEPT = 2**24  # pairs that are kept for the next question: 0.2 GB
 _FLUSH = 2**18  # pairs that are handed on together
 _VERIFIED = 2**18  # candidates that are verified at a time
-_LARGE = 2**40  # products of this many numbers are worth asking for an accelerator
+_LARGE = 2**38  # products of so many numbers (10 s of a CPU) are worth importing JAX to ask
 
 
 class Nearest(NamedTuple):
@@ -81,9 +81,15 @@ class _Across:
 
 _POINTS: weakref.WeakKeyDictionary[Statistics, Points] = weakref.WeakKeyDictionary()
 _WITHIN: weakref.WeakKeyDictionary[Statistics, Nearest] = weakref.WeakKeyDictionary()
+_EXPECTED: weakref.WeakKeyDictionary[Statistics, int] = weakref.WeakKeyDictionary()
 _ACROSS: weakref.WeakKeyDictionary[Statistics, weakref.WeakKeyDictionary[Statistics, _Across]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+def expect(stats: Statistics, k: int) -> None:
+    """Says that k neighbours of a set will be asked for, so that the next pass finds as many."""
+    _EXPECTED[stats] = max(k, _EXPECTED.get(stats, LEAST))
 
 
 def within(
@@ -116,7 +122,7 @@ def within(
     held = _WITHIN.get(stats)
     if held is None or held.distances.shape[1] < k:
         points = _points(stats)
-        wanted = min(max(k, LEAST), points.n - 1)
+        wanted = min(max(k, _EXPECTED.get(stats, LEAST)), points.n - 1)
         screen = _screen(points, points, tile, backend)
         near = Near(points.n, min(wanted + SPARE, points.n - 1), screen.tiles.dtype)
         for _ in screen.sweep((near, None), own=True, tick=tick):
@@ -239,7 +245,8 @@ def pairs(
         radii.append(
             known if asked is None else asked if known is None else np.maximum(asked, known)
         )
-    yield from _pass(held, (radii[0], radii[1]), k, tick)
+    most = max(k, *(_EXPECTED.get(one, LEAST) for one in (a, b)))
+    yield from _pass(held, (radii[0], radii[1]), most, tick)
 
 
 def _pass(
@@ -249,7 +256,7 @@ def _pass(
     screen = held.screen
     near = None, None
     if not _holds(held, k):
-        n, m, most = screen.a.n, screen.b.n, max(k, LEAST) + SPARE
+        n, m, most = screen.a.n, screen.b.n, k + SPARE
         near = Near(n, min(most, m), screen.tiles.dtype), Near(m, min(most, n), screen.tiles.dtype)
     limits = screen.limits(reach[0], screen.norms_a), screen.limits(reach[1], screen.norms_b)
     kept: list[Entries] | None = []

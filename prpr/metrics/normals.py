@@ -9,8 +9,9 @@ Notation
 
 s² are the eigenvalues of C_iᵀ Σ_o C_i, where one set (inner) is factored and the other (outer) is
 not. That is symmetric, so there is no imaginary part to drop as with a matrix root, and costs one
-Cholesky factor, two triangular products and a tridiagonal reduction. Up to D samples the factor is
-the centred sample itself, C = X_cᵀ/√(N−1), so nothing larger than N × M is decomposed.
+Cholesky factor, one product with it from both sides and a tridiagonal reduction. Up to D samples
+the factor is the centred sample itself, C = X_cᵀ/√(N−1), so nothing larger than N × M is
+decomposed.
 """
 
 import dataclasses
@@ -63,7 +64,7 @@ class Known:
 
     @functools.cached_property
     def lower(self) -> np.ndarray | None:
-        """A lower triangular factor, with which a product costs half; None for a singular Σ."""
+        """A lower triangular factor, which halves the cost of a product; None for a singular Σ."""
         (potrf,) = linalg.get_lapack_funcs(("potrf",), (self.cov,))
         lower, failed = potrf(self.cov.T, lower=1, clean=1)
         floor = len(self.cov) * _EPS * np.diag(self.cov).max()
@@ -90,12 +91,11 @@ class Known:
         return self.cov @ x
 
     def within(self, inner: "Normal") -> np.ndarray:
-        """C_iᵀ Σ C_i (R, R)."""
+        """C_iᵀ Σ C_i (R, R), its lower triangle at least."""
         if isinstance(inner, Sampled) or inner.lower is None:
             return inner.factor.T @ self.times(inner.factor)
-        (trmm,) = linalg.get_blas_funcs(("trmm",), (inner.lower,))
-        product = trmm(1.0, inner.lower, self.cov.T, lower=1, trans_a=1)
-        return trmm(1.0, inner.lower, product, lower=1, side=1, overwrite_b=1)
+        (sygst,) = linalg.get_lapack_funcs(("sygst",), (inner.lower,))
+        return sygst(self.cov.T, inner.lower, itype=2, lower=1)[0]
 
 
 Normal = Sampled | Known

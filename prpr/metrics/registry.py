@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from prpr import errors
-from prpr.metrics import intervals
+from prpr.metrics import intervals, neighbours
 from prpr.metrics.family import Family, Options
 from prpr.metrics.intervals import Comparison, Estimate, Replicates
 from prpr.metrics.statistics import Statistics
@@ -22,6 +22,8 @@ MODULES = (
     "topological",
     "symmetric",
     "authenticity",
+    "curves",
+    "sajjadi",
 )
 
 
@@ -71,11 +73,19 @@ def replicates(
     intervals.check_level(options.level)
     owners = {name: family_of(name) for name in names}
     check_pair(real, fake)
+    asked = [
+        (one, own)
+        for one in families()
+        if (own := tuple(name for name in names if owners[name].title == one.title))
+    ]
+    for one, own in asked:
+        if one.expects is not None:
+            k = one.expects(real, fake, own)
+            neighbours.expect(real, k)
+            neighbours.expect(fake, k)
     found: dict[str, Replicates] = {}
-    for one in families():
-        own = tuple(name for name in names if owners[name].title == one.title)
-        if own:
-            found |= one.replicates(real, fake, own, options)
+    for one, own in asked:
+        found |= one.replicates(real, fake, own, options)
     return {name: found[name] for name in names}
 
 

@@ -257,3 +257,14 @@ print(len(traces))
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert out.stdout.split() == ["1"]
+
+
+def test_lambda_trained_for_against_lambda_measured(done, call):
+    code, out, err = call(
+        *("experiments/lambda_table.py", f"--workdir={done[0]}", "--estimator=knn", "--json=-")
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert [row["lam"] for row in found["rows"]] == [0.2, 5.0]
+    assert (found["n_real"], found["n_fake"]) == (539, 539)
+    assert all(row["alpha"]["low"] <= row["alpha"]["value"] for row in found["rows"])

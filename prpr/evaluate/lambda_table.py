@@ -1,0 +1,151 @@
+"""λ trained for against λ measured, of all runs of a workdir: experiments/lambda_table.py."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prpr import record
+from prpr.errors import ConfigError, unknown_name
+from prpr.evaluate import choose, conventions
+from prpr.evaluate.features import Features, Settings, channels_of
+from prpr.evaluate.inputs import open_input
+from prpr.metrics import Options, trained_measured
+from prpr.metrics.family import Progress
+from prpr.metrics.groups import FAKE
+from prpr.run import lam_name
+from prpr.sweep.tasks import from_plain
+
+ESTIMATORS = ("classifier", "knn")
+
+
+class Measured(NamedTuple):
+    """The table of a workdir, and what it was measured on.
+
+    Attributes:
+      table: see `prpr.metrics.trained_measured`.
+      encoder: what made the features.
+      n_real, n_fake: samples of each side.
+      seed: of the runs; `estimator`: of the frontier.
+      warnings: what to know before trusting it.
+    """
+
+    table: trained_measured.Table
+    encoder: str
+    n_real: int
+    n_fake: int
+    seed: int
+    estimator: str
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The table and its head as plain values."""
+        head = {key: value for key, value in self._asdict().items() if key != "table"}
+        return {**trained_measured.to_json(self.table), **head, "warnings": list(self.warnings)}
+
+    def to_text(self) -> str:
+        """The table, its head and its notes, for a terminal."""
+        lines = [
+            f"{self.n_real} real and {self.n_fake} samples of each run (seed {self.seed}), "
+            f"{self.encoder}, frontier by the {self.estimator} estimator",
+            "",
+            trained_measured.to_text(self.table),
+        ]
+        return "\n".join([*lines, "", *(f"note: {line}" for line in self.warnings)]).rstrip()
+
+
+def lambda_table(
+    workdir: str,
+    *,
+    encoder: str | None = None,
+    resize: str | None = None,
+    estimator: str = "classifier",
+    seed: int | None = None,
+    n_fake: int = 0,
+    level: float = 0.95,
+    progress: Progress | None = None,
+) -> Measured:
+    """Measures the frontier of every λ that a workdir's runs were trained for.
+
+    Args:
+      workdir: of experiments/finetune_biggan.py or train_gan.py.
+      encoder: as `evaluate`; by default the one that the run was scored with.
+      resize: as `evaluate`.
+      estimator: of the frontier: "classifier" (cross-fitted) or "knn".
+      seed: of the runs; by default the first of the configuration.
+      n_fake: samples of each run; 0 is as many as real ones.
+      level: of the intervals.
+      progress: called as work is done.
+
+    Raises:
+      ConfigError: no workdir of a run, no run at a λ, an unknown encoder or estimator.
+      CheckpointError, DataError: runs or data that cannot be read.
+    """
+    if estimator not in ESTIMATORS:
+        raise unknown_name("estimator", estimator, ESTIMATORS)
+    folder = Path(workdir).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} is no workdir of a run: it has no config.json")
+    cfg = from_plain(record.read_json(folder / "config.json"))
+    seed = int(cfg.seeds[0]) if seed is None else seed
+    lams = _trained(folder, seed, [float(lam) for lam in cfg.lams])
+    choose.check_encoder(encoder, resize)
+
+    real, train = open_input(f"{folder}?real", "real"), open_input(f"{folder}?train", "train")
+    count = n_fake or real.size
+    named = [f"{folder}?lam={lam!r}&seed={seed}" for lam in lams]
+    fakes = [open_input(name, "fake", count) for name in named]
+    wanted = None if real.images is None else encoder or cfg.score.encoder
+    spec, resized = choose.encoder_name((), [real, *fakes], wanted, resize)
+    channels = channels_of(real, train, *fakes)
+    settings = Settings(spec, resized, 0, train=train, channels=channels, progress=progress)
+    features = Features(settings, real)
+    stats = features.of(real, np.arange(real.size), "real", spec)
+    runs = {}
+    for lam, fake in zip(lams, fakes, strict=True):
+        rows = conventions.shuffled(min(count, fake.size), fake.size, 0, FAKE)
+        runs[lam] = stats, features.of(fake, rows, f"λ={lam:g}", spec)
+    options = Options(level=level, progress=progress)
+    said = [line for one in (real, train, *fakes) for line in one.notes.lines()]
+    return Measured(
+        trained_measured.table(runs, options, estimator),
+        stats.encoder,
+        stats.n,
+        min(one.n for _, one in runs.values()),
+        seed,
+        estimator,
+        tuple(dict.fromkeys(said)),
+    )
+
+
+def _trained(folder: Path, seed: int, lams: list[float]) -> list[float]:
+    """The λ of the configuration that have a run of this seed; ConfigError for none."""
+    made = [
+        lam
+        for lam in lams
+        if (folder / "checkpoints" / f"{lam_name(lam)}-seed{seed}").is_dir()
+        or (folder / "samples" / f"{lam_name(lam)}-seed{seed}.npz").is_file()
+    ]
+    if not made:
+        raise ConfigError(
+            f"{folder} holds no run of seed {seed} at a λ ({', '.join(map(str, lams)) or 'none'} "
+            "configured): train one first, or name another seed"
+        )
+    return made
+
+
+def main(workdir: str, json_path: str, **settings: Any) -> None:
+    """Prints the table; writes JSON to a file, or with "-" prints JSON alone."""
+    from prpr.evaluate import command
+
+    if json_path not in ("", "-"):
+        command.check_writable(Path(json_path))
+    with command.quiet() as bars:
+        found = lambda_table(workdir, progress=bars, **settings)
+    if json_path == "-":
+        print(json.dumps(found.to_json(), indent=2, allow_nan=False), flush=True)
+        return
+    if json_path:
+        record.write_json(json_path, found.to_json())
+    print(found.to_text(), flush=True)
