@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from prpr import files
 from prpr.errors import DataError, PrprError, WorkdirError
 
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -140,7 +141,8 @@ class Record:
             return
         # A new file in one rename: being killed here must not cost the lines that stay.
         with _writing(path):
-            _replace(path, b"".join(kept))
+            with files.replacing(path) as file:
+                file.write(b"".join(kept))
             old, self._metrics = self._metrics, os.open(path, os.O_RDWR | os.O_APPEND)
             os.close(old)
 
@@ -200,8 +202,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """
     path = Path(path)
     text = json.dumps(to_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n"
-    with _writing(path):
-        _replace(path, text.encode())
+    with _writing(path), files.replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
@@ -213,7 +215,8 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     path = Path(path)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, data)
+        with files.replacing(path) as file:
+            file.write(data)
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -344,21 +347,6 @@ def _writing(path: Path) -> Iterator[None]:
         raise WorkdirError(
             f"cannot write {path}: {error.strerror}; free space there or name another workdir"
         ) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file by way of a temporary one, which never stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _open_workdir(workdir: Path) -> int:

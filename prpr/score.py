@@ -18,7 +18,7 @@ from prpr.errors import DataError
 from prpr.metrics import prdc
 
 _MANY = 10_000  # images read from disk where a configuration sets no number
-LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and seed
+_LATENTS = 20_240_101  # seed of the scoring latents: the same ones for every λ and seed
 
 
 def to_stored(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -95,13 +95,10 @@ class Scorer:
         # Labels as they are held out, so that classes weigh as they do in the data.
         labels = np.resize(self.held_out.labels, self.n_fake)
         labels = np.tile(labels, self.cfg.score.repeats)
-        key, s = jax.random.key(LATENTS), self.cfg.score
-        drawn = {"truncation": s.truncation, "batch": s.batch}
-        if s.standing:
-            moments = jax.random.fold_in(key, 1)
-            net = sampling.standing_statistics(system, net, moments, batches=s.standing, **drawn)
+        s = self.cfg.score
+        net, key = ready(self.cfg, system, net, s.truncation)
         try:
-            x = sampling.sample(system, net, labels, key, **drawn)
+            x = sampling.sample(system, net, labels, key, truncation=s.truncation, batch=s.batch)
         except DataError as error:
             raise DataError(f"{name}-seed{seed}: {error}") from error
         self._row(name, lam, seed, _store(self._path(name, seed), x, labels))
@@ -124,6 +121,23 @@ class Scorer:
             "level": s.level,
             "seconds": seconds,
         }
+
+
+def ready(
+    cfg: config.Config, system: train.System, net: train.Net, truncation: float
+) -> tuple[train.Net, jax.Array]:
+    """(a generator as it is sampled for its score, with standing statistics; the latents' key)."""
+    key, s = jax.random.key(_LATENTS), cfg.score
+    if s.standing:
+        net = sampling.standing_statistics(
+            system,
+            net,
+            jax.random.fold_in(key, 1),
+            batches=s.standing,
+            batch=s.batch,
+            truncation=truncation,
+        )
+    return net, key
 
 
 def _stored(x: np.ndarray) -> np.ndarray:

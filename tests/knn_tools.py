@@ -1,10 +1,13 @@
 """For tests of metrics on neighbours: small data, and replicates by doing it all again."""
 
 import numpy as np
+import pytest
 
+from prpr import errors
 from prpr.metrics import registry, statistics
 from prpr.metrics.family import Options
 from prpr.metrics.groups import FAKE, REAL, split
+from prpr.metrics.statistics import from_arrays
 
 
 def gaussians(rng):
@@ -56,3 +59,20 @@ def again(metric, real, fake, groups=4, seed=0):
         label = split(len(x), groups, seed, side).labels()
         sides.append([x] + [x[label != g] for g in range(groups)])
     return np.array([[metric(x, y) for y in sides[1]] for x in sides[0]])
+
+
+def refuses_moments(name):
+    """The metric says which side holds moments alone."""
+    x = np.random.default_rng(0).normal(size=(90, 2))
+    moments = from_arrays({"mu": np.zeros(2), "sigma": np.eye(2)}, "a file")
+    with pytest.raises(errors.DataError, match="the real statistics hold mu and sigma alone"):
+        registry.measure((name,), moments, statistics(x))
+    with pytest.raises(errors.DataError, match="the fake statistics hold mu and sigma alone"):
+        registry.measure((name,), statistics(x), moments)
+
+
+def is_one_on_large_heaps(name):
+    """So many pairs that their distances come from products, which are not exactly 0."""
+    points = np.random.default_rng(11).normal(size=(2, 7)) + 5
+    real, fake = np.repeat(points, 150, axis=0), np.repeat(points, 140, axis=0)
+    assert value(name, real, fake) == 1

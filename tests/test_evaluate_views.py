@@ -198,7 +198,7 @@ def test_points_of_a_run_and_its_held_out_data(points):
     assert open_input(f"{workdir}?train", "train").size == parts.train.size
     system, state = states["lam_5-seed1"]
     labels = np.resize(parts.test.labels, 30).astype(np.int32)
-    expected = sampling.sample(system, state.ema, labels, jax.random.key(score.LATENTS))
+    expected = sampling.sample(system, state.ema, labels, jax.random.key(score._LATENTS))
     found = open_input(f"{workdir}?lam=5&seed=1", "fake", 30).needed
     assert (found.features == expected).all()
     assert (found.labels == labels).all()
@@ -274,7 +274,7 @@ def test_images_of_a_run_are_made_in_batches(tmp_path):
     assert found.images is not None
     system, state = states["lam_5-seed0"]
     labels = np.resize(parts.test.labels, 40).astype(np.int32)
-    x = sampling.sample(system, state.ema, labels, jax.random.key(score.LATENTS), batch=16)
+    x = sampling.sample(system, state.ema, labels, jax.random.key(score._LATENTS), batch=16)
     expected = score.to_stored(x)["images"]
     assert len(np.unique(expected.reshape(40, -1), axis=0)) == 40
     rows = np.array([3, 39, 20])

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from prpr import errors
-from prpr.metrics import registry, statistics, topological
+from prpr.metrics import statistics, topological
 from prpr.metrics.family import Options
 from prpr.metrics.groups import FAKE, REAL, split
-from prpr.metrics.statistics import from_arrays
 
 
 def slow_bandwidth(x, k):
@@ -171,9 +170,4 @@ def test_too_few_samples_are_named():
 
 
 def test_moments_alone_are_not_enough():
-    x = np.random.default_rng(0).normal(size=(90, 2))
-    moments = from_arrays({"mu": np.zeros(2), "sigma": np.eye(2)}, "a file")
-    with pytest.raises(errors.DataError, match="the real statistics hold mu and sigma alone"):
-        registry.measure(("topr",), moments, statistics(x))
-    with pytest.raises(errors.DataError, match="the fake statistics hold mu and sigma alone"):
-        registry.measure(("topr",), statistics(x), moments)
+    tools.refuses_moments("topr")

@@ -7,7 +7,6 @@ A .npz is a ZIP whose members carry a CRC-32, which is compared when they are re
 written under another name first, so that one that stands there is whole.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prpr import files
 from prpr.errors import CheckpointError, WorkdirError
 
 ABOUT = "about"
@@ -57,7 +57,7 @@ def read(name: str, file: str, page: str, path: str | os.PathLike | None = None)
             f"from {page} and convert it: scripts/convert_encoder --name {name} --from {file}{out}"
         )
     try:
-        arrays = _members(where)
+        arrays = files.read_npz(where)
         about = dict(json.loads(str(arrays.pop(ABOUT))))
     except Exception as error:  # zipfile and NumPy have a dozen kinds for damage
         raise CheckpointError(
@@ -72,15 +72,6 @@ def read(name: str, file: str, page: str, path: str | os.PathLike | None = None)
     return Read(arrays, about)
 
 
-def _members(where: Path) -> dict[str, np.ndarray]:
-    """All arrays of a .npz; zipfile compares the CRC of each when it comes to its end."""
-    with open(where, "rb") as file:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("one array, not an archive")
-        return {key: archive[key] for key in archive.files}
-
-
 def write(
     path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
 ) -> None:
@@ -93,19 +84,12 @@ def write(
       WorkdirError: it cannot be written; an older one stays.
     """
     where = Path(path)
-    fresh = where.with_name(f"tmp.{os.getpid()}.{where.name}")
     text = json.dumps({**about, "format": FORMAT})
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
-        with open(fresh, "wb") as file:
+        with files.replacing(where) as file:
             np.savez(file, **{**arrays, ABOUT: np.array(text)})  # pyright: ignore
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, where)
     except OSError as error:
         raise WorkdirError(
             f"cannot write {where}: {error.strerror}; free space or choose another --out"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # such as a folder that is none
-            fresh.unlink(missing_ok=True)

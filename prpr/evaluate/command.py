@@ -6,9 +6,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from prpr import record
 from prpr.errors import WorkdirError
@@ -59,17 +59,48 @@ def main(real: Given, fake: Given, json_path: str, **settings: Any) -> None:
     Raises:
       As `evaluate`; WorkdirError for files that cannot be written, before any work is done.
     """
-    for path in (json_path, settings.get("sheet") or ""):
+    deliver(
+        json_path,
+        lambda bars: evaluate(real, fake, progress=bars, **settings),
+        table.text,
+        settings.get("sheet") or "",
+    )
+
+
+class Deliverable(Protocol):
+    """A result that can be written."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=Deliverable)
+
+
+def deliver(
+    json_path: str, work: Callable[[Bars], R], text: Callable[[R], str], *others: str
+) -> None:
+    """Does some work, and prints its text or JSON; see `main` for `json_path`.
+
+    Args:
+      json_path: where the JSON goes.
+      work: makes the result; tells its progress to the bars.
+      text: of the result.
+      others: files that the work writes; "" for none.
+
+    Raises:
+      WorkdirError: a file that cannot be written, before any work is done.
+    """
+    for path in (json_path, *others):
         if path not in ("", "-"):
             check_writable(Path(path))
     with quiet() as bars:
-        result = evaluate(real, fake, progress=bars, **settings)
+        result = work(bars)
     if json_path == "-":
         print(json.dumps(result.to_json(), indent=2, allow_nan=False), flush=True)
         return
     if json_path:
         record.write_json(json_path, result.to_json())
-    print(table.text(result), flush=True)
+    print(text(result), flush=True)
 
 
 @contextlib.contextmanager

@@ -1,21 +1,19 @@
 """λ trained for against λ measured, of all runs of a workdir: experiments/lambda_table.py."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from prpr import record
 from prpr.errors import ConfigError, unknown_name
-from prpr.evaluate import choose, conventions
+from prpr.evaluate import choose, command, conventions, runs
 from prpr.evaluate.features import Features, Settings, channels_of
 from prpr.evaluate.inputs import open_input
+from prpr.jobs import Job
 from prpr.metrics import Options, trained_measured
 from prpr.metrics.family import Progress
 from prpr.metrics.groups import FAKE
 from prpr.run import lam_name
-from prpr.sweep.tasks import from_plain
 
 ESTIMATORS = ("classifier", "knn")
 
@@ -87,7 +85,7 @@ def lambda_table(
     folder = Path(workdir).expanduser()
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is no workdir of a run: it has no config.json")
-    cfg = from_plain(record.read_json(folder / "config.json"))
+    cfg = runs.configuration(folder)
     seed = int(cfg.seeds[0]) if seed is None else seed
     lams = _trained(folder, seed, [float(lam) for lam in cfg.lams])
     choose.check_encoder(encoder, resize)
@@ -102,17 +100,17 @@ def lambda_table(
     settings = Settings(spec, resized, 0, train=train, channels=channels, progress=progress)
     features = Features(settings, real)
     stats = features.of(real, np.arange(real.size), "real", spec)
-    runs = {}
+    sets = {}
     for lam, fake in zip(lams, fakes, strict=True):
         rows = conventions.shuffled(min(count, fake.size), fake.size, 0, FAKE)
-        runs[lam] = stats, features.of(fake, rows, f"λ={lam:g}", spec)
+        sets[lam] = stats, features.of(fake, rows, f"λ={lam:g}", spec)
     options = Options(level=level, progress=progress)
     said = [line for one in (real, train, *fakes) for line in one.notes.lines()]
     return Measured(
-        trained_measured.table(runs, options, estimator),
+        trained_measured.table(sets, options, estimator),
         stats.encoder,
         stats.n,
-        min(one.n for _, one in runs.values()),
+        min(one.n for _, one in sets.values()),
         seed,
         estimator,
         tuple(dict.fromkeys(said)),
@@ -121,12 +119,8 @@ def lambda_table(
 
 def _trained(folder: Path, seed: int, lams: list[float]) -> list[float]:
     """The λ of the configuration that have a run of this seed; ConfigError for none."""
-    made = [
-        lam
-        for lam in lams
-        if (folder / "checkpoints" / f"{lam_name(lam)}-seed{seed}").is_dir()
-        or (folder / "samples" / f"{lam_name(lam)}-seed{seed}.npz").is_file()
-    ]
+    known = runs.runs_of(folder)
+    made = [lam for lam in lams if Job(lam_name(lam), lam, seed).run in known]
     if not made:
         raise ConfigError(
             f"{folder} holds no run of seed {seed} at a λ ({', '.join(map(str, lams)) or 'none'} "
@@ -136,16 +130,9 @@ def _trained(folder: Path, seed: int, lams: list[float]) -> list[float]:
 
 
 def main(workdir: str, json_path: str, **settings: Any) -> None:
-    """Prints the table; writes JSON to a file, or with "-" prints JSON alone."""
-    from prpr.evaluate import command
-
-    if json_path not in ("", "-"):
-        command.check_writable(Path(json_path))
-    with command.quiet() as bars:
-        found = lambda_table(workdir, progress=bars, **settings)
-    if json_path == "-":
-        print(json.dumps(found.to_json(), indent=2, allow_nan=False), flush=True)
-        return
-    if json_path:
-        record.write_json(json_path, found.to_json())
-    print(found.to_text(), flush=True)
+    """Prints the table, writes JSON to a file, or with "-" prints JSON alone."""
+    command.deliver(
+        json_path,
+        lambda bars: lambda_table(workdir, progress=bars, **settings),
+        Measured.to_text,
+    )

@@ -54,11 +54,12 @@ def open_run(
             raise unknown_name(f"part of {notes.name!r} after the '?',", part, _PARTS)
     asked = [part for part in ("lam", "run", "real", "train") if part in query]
     if len(asked) != 1:
+        held = ", ".join(runs_of(folder)) or "none"
         raise ConfigError(
             f"{folder} is the workdir of a run: say which samples with one of ?lam=5, "
-            f"?run=control, ?run=base, ?real, ?train; it holds {', '.join(_runs(folder)) or 'none'}"
+            f"?run=control, ?run=base, ?real, ?train; it holds {held}"
         )
-    cfg = from_plain(record.read_json(folder / "config.json"))
+    cfg = configuration(folder)
     if asked[0] in ("real", "train"):
         if truncation is not None:
             raise ConfigError(f"{notes.name} is data: truncation needs a generator, ?lam=5")
@@ -76,7 +77,12 @@ def open_run(
     return _drawn(folder, cfg, job, notes, n, truncation)
 
 
-def _runs(folder: Path) -> list[str]:
+def configuration(folder: Path) -> config.Config:
+    """What a workdir's run was made with."""
+    return from_plain(record.read_json(folder / "config.json"))
+
+
+def runs_of(folder: Path) -> list[str]:
     """The runs that a workdir holds checkpoints or samples of."""
     made = [path.name for path in (folder / "checkpoints").glob("*-seed*")]
     return sorted({*made, *(path.stem for path in (folder / "samples").glob("*-seed*.npz"))})
@@ -91,7 +97,7 @@ def _job(folder: Path, cfg: config.Config, query: dict[str, str]) -> Job:
             None
         )
     job = Job(query.get("run", "") if lam is None else run.lam_name(lam), lam, seed)
-    runs = _runs(folder)
+    runs = runs_of(folder)
     if job.name != "base" and job.run not in runs:
         raise unknown_name(f"run in {folder},", job.run, runs)
     return job
@@ -106,7 +112,7 @@ def _base(folder: Path, cfg: config.Config, job: Job) -> tuple[Path, config.Conf
         raise CheckpointError(
             f"the base run of {folder} is not in {home}: name the workdir that holds it"
         )
-    return home, from_plain(record.read_json(home / "config.json"))
+    return home, configuration(home)
 
 
 def _points(x: np.ndarray, labels: np.ndarray | None, notes: Notes) -> Input:
@@ -153,16 +159,7 @@ def _drawn(
     system = build.system(cfg, parts.train)
     net = _restored(folder, cfg, job, system, parts)
     bound = cfg.score.truncation if truncation is None else truncation
-    key = jax.random.key(score.LATENTS)
-    if cfg.score.standing:
-        net = sampling.standing_statistics(
-            system,
-            net,
-            jax.random.fold_in(key, 1),
-            batches=cfg.score.standing,
-            batch=cfg.score.batch,
-            truncation=bound,
-        )
+    net, key = score.ready(cfg, system, net, bound)
     held_out = parts.held_out(cfg.score.split)
     count = n or held_out.size
     labels = np.resize(_classes(held_out, notes), count).astype(np.int32)

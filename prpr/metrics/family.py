@@ -50,7 +50,6 @@ class Family(NamedTuple):
       owns: whether a name such as "alpha_5" is one of the family's; ConfigError for one that
         begins as the family's do and cannot be read ("alpha_x", "beta_-1").
       replicates: (real, fake, names, options) -> {name: Replicates}; of these names alone.
-      needs: "features", "moments" (of both sets), or "probabilities" (of the fake set).
       expects: (real, fake, names) -> how many neighbours of every sample it will ask for, so that
         the family that is computed first finds as many in the same pass.
     """
@@ -59,5 +58,4 @@ class Family(NamedTuple):
     names: tuple[str, ...]
     owns: Callable[[str], bool]
     replicates: Callable[[Statistics, Statistics, tuple[str, ...], Options], dict[str, Replicates]]
-    needs: str = "features"
     expects: Callable[[Statistics, Statistics, tuple[str, ...]], int] | None = None

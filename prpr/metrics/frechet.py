@@ -268,4 +268,4 @@ def _notes(name: str, real: Statistics, fake: Statistics) -> tuple[str, ...]:
     return tuple(notes)
 
 
-FAMILY = Family("Fréchet", tuple(ENCODERS), ENCODERS.__contains__, _replicates, "moments")
+FAMILY = Family("Fréchet", tuple(ENCODERS), ENCODERS.__contains__, _replicates)

@@ -102,4 +102,4 @@ def _replicates(
     return {"is": Replicates(theta, fake.n, "real", None, notes)}
 
 
-FAMILY = Family("Inception Score", ("is",), ("is",).__contains__, _replicates, "probabilities")
+FAMILY = Family("Inception Score", ("is",), ("is",).__contains__, _replicates)

@@ -192,10 +192,8 @@ def compare(first: Replicates, second: Replicates, level: float = 0.95) -> Compa
     difference = float(a[0, 0] - b[0, 0])
     if variance == 0:
         return Comparison(difference, difference, difference, float(difference == 0))
-    df = (v_real + v_fake) ** 2 / (
-        v_real**2 / (g - 1)
-        + sum(p[1] ** 2 / (len(x[0]) - 2) for p, x in zip(parts, (a, b), strict=True))
-    )
+    own = [(part[1], len(x[0]) - 1) for part, x in zip(parts, (a, b), strict=True)]
+    df = _freedom([(v_real, g), *own])
     error = float(np.sqrt(variance))
     half = quantile(level, df) * error
     p = 2 * float(special.stdtr(df, -abs(difference) / error))
@@ -254,10 +252,12 @@ def _variance(theta: np.ndarray, twice: tuple[float, float] | None = None) -> tu
     variance = _once(v_real, v_fake, v_both, None if twice is None else sum(twice))
     if not variance > 0:
         return 0.0, np.inf
-    df = (v_real + v_fake) ** 2 / (
-        v_real**2 / (theta.shape[0] - 2) + v_fake**2 / (theta.shape[1] - 2)
-    )
-    return variance, df
+    return variance, _freedom([(v_real, len(theta) - 1), (v_fake, len(theta[0]) - 1)])
+
+
+def _freedom(parts: list[tuple[float, int]]) -> float:
+    """Degrees of freedom of a sum of variances, each from its number of groups (Satterthwaite)."""
+    return sum(v for v, _ in parts) ** 2 / sum(v**2 / (groups - 1) for v, groups in parts)
 
 
 def two_sample(

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from prpr import errors
+from prpr import errors, files
 from prpr.metrics import checks
 
 UNNAMED = "given features"
@@ -150,17 +150,13 @@ def save(path: str | os.PathLike, stats: Statistics) -> None:
     about = {**stats.about, "encoder": stats.encoder, "n": stats.n}
     arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
     path = Path(path)
-    fresh = path.with_name(f"tmp.{os.getpid()}.{path.name}")
     try:
-        with open(fresh, "wb") as file:
+        with files.replacing(path) as file:
             np.savez(file, allow_pickle=False, **arrays)
-        os.replace(fresh, path)
     except OSError as error:
         raise errors.DataError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another place"
         ) from error
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike) -> Statistics:
@@ -170,9 +166,7 @@ def load(path: str | os.PathLike) -> Statistics:
       DataError: no such file, a truncated one, one without these names, or with bad values.
     """
     try:
-        # Opened here, since np.load leaves a damaged file open.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = files.read_npz(path)
     except FileNotFoundError:
         raise errors.DataError(
             f"no file {path}: make it with scripts/reference_stats, or mend the path"
