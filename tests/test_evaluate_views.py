@@ -236,6 +236,13 @@ def test_stored_samples_are_taken_where_they_are_enough(points, rng):
     np.savez(workdir / "samples" / "lam_5-seed0.npz", points=x, labels=np.zeros(30, int))
     assert (open_input(f"{workdir}?lam=5", "fake", 30).needed.features == x).all()
     assert open_input(f"{workdir}?lam=5", "fake", 31).size == 31
+    # Scoring stores several sets: a run is measured with as many samples as there are real ones.
+    real = open_input(f"{workdir}?real", "real").size
+    assert real < 30 * 50
+    x = np.tile(x, (50, 1))
+    np.savez(workdir / "samples" / "lam_5-seed0.npz", points=x, labels=np.zeros(1500, int))
+    assert evaluate(f"{workdir}?real", f"{workdir}?lam=5", PR).n_fake == real
+    assert open_input(f"{workdir}?lam=5", "fake").size == 1500
 
 
 def test_runs_that_are_not_there(points, tmp_path):

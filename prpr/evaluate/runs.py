@@ -71,7 +71,7 @@ def open_run(
         folder, cfg = _base(folder, cfg, job)
     stored = folder / "samples" / f"{job.run}.npz"
     if truncation is None and stored.is_file():
-        found = _stored(stored, notes)
+        found = _stored(stored, notes, n)
         if found.size >= n:
             return found
     return _drawn(folder, cfg, job, notes, n, truncation)
@@ -132,15 +132,18 @@ def _data(dataset: data.AnyDataset, notes: Notes) -> Input:
     return Input(notes.name, notes, source, class_names=source.class_names)
 
 
-def _stored(path: Path, notes: Notes) -> Input:
+def _stored(path: Path, notes: Notes, n: int) -> Input:
+    """The first n samples (0: all) that were stored, which are sets like the held-out items."""
     held = arrays.read(path)
     name = arrays.chosen(held, str(path))
     if name not in ("images", "points"):
         raise DataError(f"{path} holds neither images nor points: score the run again")
     labels = arrays.labels(held, len(held[name]), str(path))
+    x = held[name][: n or None]
+    labels = None if labels is None else labels[: len(x)]
     if name == "points":
-        return _points(held[name], labels, notes)
-    source = arrays.images(held[name], notes, labels)
+        return _points(x, labels, notes)
+    source = arrays.images(x, notes, labels)
     return Input(notes.name, notes, source, class_names=source.class_names)
 
 
