@@ -4,7 +4,9 @@
     python experiments/lambda_table.py --workdir=runs/digits --estimator=knn --json=-
 
 Every run of the workdir is measured on the same held-out data: its frontier α(λ), β(λ) at each
-trained λ, which run is best there (paired test), and how the frontier's ends order with λ.
+trained λ, which run is best there, and how the frontier's ends order with λ. A run that is best
+where another was trained has a paired test, whose p and interval allow for its having been chosen
+among all other runs.
 """
 
 from absl import flags
@@ -18,7 +20,7 @@ _RESIZE = flags.DEFINE_string("resize", None, "clean, clean_bytes, legacy_tf or 
 _ESTIMATOR = flags.DEFINE_string("estimator", "classifier", "of the frontier: classifier or knn")
 _RUN_SEED = flags.DEFINE_integer("seed", None, "of the runs; default: the configuration's first")
 _N_FAKE = flags.DEFINE_integer("n_fake", 0, "samples of each run; 0: as many as real ones", 0)
-_LEVEL = flags.DEFINE_float("level", 0.95, "of the intervals")
+_LEVEL = flags.DEFINE_float("level", 0.95, "probability that an interval covers")
 _JSON = flags.DEFINE_string("json", "", "file for the result; -: JSON alone on standard output")
 
 

@@ -61,6 +61,29 @@ def again(metric, real, fake, groups=4, seed=0):
     return np.array([[metric(x, y) for y in sides[1]] for x in sides[0]])
 
 
+def offsets_change_nothing(family, name, **close):
+    """Ties stay ties where features are rounded: a lattice with another unit and an offset."""
+    rng = np.random.default_rng(12)
+    real, fake = rng.integers(0, 4, (70, 3)), rng.integers(1, 5, (60, 3))
+    want = theta(family, name, real, fake)
+    for offset in (0.0, 1e4, 1e6, 1e7):
+        got = theta(family, name, 0.1 * real + offset, 0.1 * fake + offset)
+        np.testing.assert_allclose(got, want, err_msg=f"{offset}", **close)
+
+
+def needs_two_fakes(name):
+    """One sample cannot be left out and counted."""
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises(errors.DataError, match=f"{name}.* needs at least 1 fake .* got 0 of 1"):
+        value(name, x, x[:1])
+    assert np.isfinite(theta_of(name, x, x[:2])).all()
+
+
+def theta_of(name, real, fake):
+    """θ through the registry."""
+    return registry.replicates((name,), statistics(real), statistics(fake))[name].theta
+
+
 def refuses_moments(name):
     """The metric says which side holds moments alone."""
     x = np.random.default_rng(0).normal(size=(90, 2))

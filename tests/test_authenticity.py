@@ -38,6 +38,41 @@ def test_equals_the_definition_without_every_group(data):
     assert alone == theta[0, 0]
 
 
+def tied_oracle(real, fake):
+    """Of equally near training samples the one with the largest spacing decides; whole numbers."""
+    own, across = oracles.radii_squared(real, 1), oracles.squared(fake, real)
+    return np.mean([row.min() > own[row == row.min()].max() for row in across])
+
+
+@pytest.mark.parametrize("data", ["lattice", "heaps", "repeats"])
+def test_ties_are_decided_by_the_largest_spacing(data):
+    # Heaps: far more are equally near than neighbours are looked at.
+    real, fake = tools.DATA[data](np.random.default_rng(1))
+    if data == "heaps":
+        real, fake = np.concatenate([real, [[8]]]), np.concatenate([fake, [[5]]])
+    theta = tools.theta(authenticity.FAMILY, "authenticity", real, fake)
+    np.testing.assert_allclose(theta, tools.again(tied_oracle, real, fake), rtol=1e-12)
+    alone = authenticity.authentic(statistics(real), statistics(fake)).mean()
+    assert alone == theta[0, 0]
+
+
+def test_more_ties_than_neighbours_are_known():
+    # 25 training samples are equally near but for rounding, on an arc; one more lies opposite,
+    # far from all others, and beside that one the fake is a copy.
+    angle = np.linspace(-0.3, 0.3, 25)
+    arc = np.column_stack([np.cos(angle), np.sin(angle)])
+    lone = np.array([[-1 - 4e-16, 0.0]])
+    fake = statistics(np.zeros((1, 2)))
+    assert authenticity.authentic(statistics(arc), fake).tolist() == [True]
+    both = statistics(np.concatenate([arc, lone]))
+    assert authenticity.authentic(both, fake).tolist() == [False]
+    assert authenticity.memorised(both, fake).ratio[0] < 1
+
+
+def test_ties_survive_offsets():
+    tools.offsets_change_nothing(authenticity.FAMILY, "authenticity", rtol=1e-12)
+
+
 def test_by_hand():
     real = np.array([[0.0], [1.0], [10.0], [12.0]])  # spacings 1, 1, 2, 2
     fake = np.array([[-0.5], [-1.0], [-1.5], [14.5], [8.5], [11.0]])
@@ -117,6 +152,7 @@ def test_bad_arguments():
         authenticity.memorised(two, two, count=0)
     with pytest.raises(errors.DataError, match="authenticity with k=1"):
         tools.theta(authenticity.FAMILY, "authenticity", np.ones((2, 2)), np.ones((2, 2)))
+    tools.needs_two_fakes("authenticity")
     assert tools.theta(
         authenticity.FAMILY, "authenticity", np.eye(3), np.ones((2, 3)), Options()
     ).shape == (4, 3)

@@ -7,8 +7,9 @@ import pytest
 from scipy import special, stats
 
 from prpr import errors
-from prpr.metrics import clipped, measure, statistics
+from prpr.metrics import clipped, leave_out, measure, statistics
 from prpr.metrics.family import Options
+from prpr.metrics.groups import REAL, split
 
 K = 3
 
@@ -56,6 +57,20 @@ def test_equals_the_definition_without_every_group(data, name, oracle):
     want = tools.again(oracle, real, fake)
     want[0, 0] = min(want[0, 0], 1)  # the value alone is capped
     np.testing.assert_allclose(theta, want, rtol=1e-9, atol=1e-12)
+
+
+def test_balls_that_shrink_without_a_group():
+    # Without samples of large radii the median of the others is below that of all.
+    rng = np.random.default_rng(3)
+    real, fake = rng.normal(size=(60, 2)), rng.normal(size=(70, 2))
+    cut = split(60, 30, 0, REAL)
+    medians = [np.median(row[row > -np.inf]) for row in leave_out.radii(statistics(real), cut, K)]
+    assert sum(one < medians[0] for one in medians) > 5
+    options = Options(groups=30, k_dc=K)
+    theta = tools.theta(clipped.FAMILY, "clipped_density", real, fake, options)[:, 0]
+    kept = [cut.labels() != g for g in range(-1, 30)]
+    want = [density_oracle(real[some], fake) for some in kept]
+    np.testing.assert_allclose(theta, [min(want[0], 1), *want[1:]], rtol=1e-9)
 
 
 def test_a_value_at_the_cap_has_an_interval_below_it():
@@ -179,18 +194,44 @@ def test_real_against_a_few_good_fakes():
 
 
 @pytest.mark.parametrize("name", clipped.NAMES)
+def test_ties_survive_offsets(name):
+    tools.offsets_change_nothing(clipped.FAMILY, name, rtol=1e-12)
+
+
+@pytest.mark.parametrize("m", [50_000, 500_000])
+def test_beyond_full_coverage_by_many_fakes(m):
+    # f(1) is 1 but for 1e-13 and less: its last step cannot be told from f itself.
+    n, k = 100, 5
+    t = np.arange(k)
+    pmf, before = (stats.betabinom.pmf(t, x, k, n - k) for x in (m, m - 1))
+    slope = m / (n + m - 1) * ((k + t) * before).sum()
+    want = 1 + ((k - t) * pmf).sum() / slope
+    assert want == pytest.approx(1.2, abs=1e-2)
+    got = clipped.calibrated(np.array([1.0, 1 - 1e-9, 0.5]), n, m, k)
+    assert got[0] == pytest.approx(want, rel=1e-6)
+    assert 1 > got[1] > got[2] > 0
+    # 1 - 1e-9 are in the balls at 10^(9/5) times fewer samples than would leave 1e-18.
+    f = clipped.expected_coverage(n, int(m * got[1]), k)
+    assert f[-1] == pytest.approx(1 - 1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", clipped.NAMES)
 def test_large_heaps_of_equal_samples(name):
     tools.is_one_on_large_heaps(name)
 
 
 def test_too_few_samples_are_named():
     x = np.random.default_rng(8).normal(size=(8, 2))
-    with pytest.raises(errors.DataError, match=r"clipped_density with k=5 .* 6 real .* got 4 of 8"):
+    with pytest.raises(
+        errors.DataError, match=r"clipped_density with k_dc=5 .* 6 real .* got 4 of 8"
+    ):
         tools.theta(clipped.FAMILY, "clipped_density", x, x, Options(groups=2))
     one = clipped.FAMILY.replicates(
         statistics(x), statistics(x[:2]), clipped.NAMES, Options(groups=8, k_dc=2)
     )
     assert one["clipped_density"].theta.shape == (9, 3)
+    for name in clipped.NAMES:
+        tools.needs_two_fakes(name)
 
 
 def test_moments_alone_are_not_enough():

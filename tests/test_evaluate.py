@@ -9,7 +9,7 @@ from PIL import Image
 from prpr import evaluate as package
 from prpr.encoders import Encoded, Encoder
 from prpr.errors import CheckpointError, ConfigError, DataError
-from prpr.evaluate import conventions, evaluate, seeds, table
+from prpr.evaluate import choose, conventions, evaluate, seeds, table
 from prpr.evaluate.encode import encode
 from prpr.evaluate.images import Array
 from prpr.evaluate.notes import Notes
@@ -79,6 +79,32 @@ def test_fitted_encoders_need_training_images_and_are_told_apart(rng):
     assert found.encoder != evaluate(x[0], x[1], PR, encoder="pca", train=x[1]).encoder
 
 
+def test_fitted_encoders_see_a_seeded_part_of_large_training_data(rng, monkeypatch):
+    x = rng.integers(0, 256, (3, 40, 6, 6, 3), np.uint8)
+    x[2, :20] //= 9  # sorted by class: the first ones are no sample of all
+    seen = []
+    fit = choose.encoders.fit
+
+    def watched(name, images, labels, seed):
+        seen.append((images, labels))
+        return fit(name, images, labels, seed)
+
+    monkeypatch.setattr(choose.encoders, "fit", watched)
+    monkeypatch.setattr(choose, "_FITTED", 20)
+    train = Array(x[2], Notes("train"), np.repeat([0, 1], 20))
+    found = evaluate(x[0], x[1], PR, encoder="pca", train=train, workers=3)
+    ((images, labels),) = seen
+    assert images.shape == (20, 6, 6, 3)
+    assert 4 < labels.sum() < 16
+    rows = [int(np.flatnonzero((x[2] == one).all((1, 2, 3)))[0]) for one in images]
+    assert (np.diff(rows) > 0).all()
+    assert (labels == (np.array(rows) >= 20)).all()
+    assert any("pca was fitted to 20 of its 40 images, by a seeded" in w for w in found.warnings)
+    monkeypatch.setattr(choose, "_VALUES", 6 * 6 * 3 * 10)
+    evaluate(x[0], x[1], PR, encoder="pca", train=x[2], seed=1)
+    assert len(seen[1][0]) == 10
+
+
 def test_a_function_of_the_users(tmp_path, rng):
     (tmp_path / "my.py").write_text("def mean(x):\n    return x.mean((1, 2))\n")
     x = rng.integers(0, 256, (2, 30, 6, 6, 3), np.uint8)
@@ -101,7 +127,7 @@ def test_equal_sizes_by_a_seeded_shuffle(rng):
     assert found.metrics["precision"].value > 0.8  # first 40: about a half
     assert any("40 of 80 samples of the real array were taken" in w for w in found.warnings)
     again = [evaluate(real, fake, PR, n_real=40, seed=s).metrics["precision"] for s in (0, 0, 1)]
-    assert again[0] == again[1]
+    assert again[0] == again[1] != again[2]
     rows = conventions.shuffled(40, 80, 0, 0)
     assert 8 < (rows < 40).sum() < 32
     assert (rows != conventions.shuffled(40, 80, 1, 0)).any()
@@ -138,7 +164,7 @@ def test_a_convention_sets_what_is_not_given_and_says_what_differs(rng):
     assert "n_real is 80 and not 10000" in said
     assert "n_fake is 60 and not 50000" in said
     assert "the encoder 'inception' was not used" in said
-    assert conventions.choose("stylegan")[:4] == (3, 5, "vgg16", None)
+    assert conventions.choose("stylegan")[:4] == (3, 5, "vgg16", "legacy_tf")
     assert conventions.choose("adm")[:4] == (3, 5, "inception", "legacy_tf")
     assert conventions.choose("studiogan")[:4] == (5, 5, "inception", "legacy_pytorch")
     assert conventions.choose("adm", encoder="pixels").resize is None
@@ -161,8 +187,90 @@ def test_few_samples_are_warned_of(rng, monkeypatch):
 
 
 def test_too_few_for_k_names_the_side(rng):
-    with pytest.raises(DataError, match=r"the fake array gives 6 samples, and k=5 with k_cov.*=5"):
+    with pytest.raises(
+        DataError, match=r"the fake array gives 6 samples, and recall with k=5 .* 7"
+    ):
         evaluate(rng.normal(size=(30, 3)), rng.normal(size=(6, 3)), PR, k=5)
+    # Of 21 samples in 20 groups one group has two.
+    with pytest.raises(DataError, match=r"the fake array gives 21 samples, .* needs at least 22"):
+        evaluate(rng.normal(size=(30, 3)), rng.normal(size=(21, 3)), PR, k=19)
+    assert conventions.needed(3, 20) == 5
+    assert evaluate(*rng.normal(size=(2, 22, 3)), PR, k=19).n_fake == 22
+
+
+def test_only_what_metrics_ask_of_a_side_is_asked_of_it(rng):
+    real, fake = rng.normal(size=(30, 2)), rng.normal(size=(6, 2))
+    few = rng.normal(size=(4, 2))
+    assert np.isfinite(evaluate(few, few + 1, ("fd",)).metrics["fd"].value)
+    with pytest.raises(DataError, match="the fake array gives 1 sample, and every metric needs at"):
+        evaluate(real, fake[:1], ("fd",))
+    # Of few fakes no neighbours are asked in precision, and 5 of 30 real ones in coverage.
+    options = Options()
+    sets = [package.open_input(x, side) for x, side in ((real, "real"), (fake, "fake"))]
+    for name, k in (("precision", 3), ("coverage", 5), ("p_precision", 4), ("fd", 0)):
+        conventions.check_enough([name], sets, options, [k + 2, 2])
+    for name, sizes in (
+        ("precision", [4, 6]),
+        ("recall", [30, 4]),
+        ("coverage", [6, 6]),
+        ("clipped_density", [6, 6]),
+        ("recall_symmetric", [30, 6]),
+        ("p_recall", [30, 5]),
+    ):
+        with pytest.raises(DataError, match=f"and {name} with k="):
+            conventions.check_enough(["fd", name], sets, options, sizes)
+
+
+# ---- what is refused at once --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch": -3}, "batch=-3 must be a whole number >= 0"),
+        ({"workers": -3}, "workers=-3"),
+        ({"n_real": -1}, "n_real=-1"),
+        ({"k": 0}, "k=0"),
+        ({"seed": 0.5}, "seed=0.5"),
+        ({"compare": []}, r"compare=\[\] names no samples"),
+        ({"truncation": (0.5, -1.0)}, r"--truncation=-1\.0 must be a number above 0"),
+        ({"truncation": (0.5,)}, "the fake set is no run of prpr: truncation needs a generator"),
+    ],
+)
+def test_settings_that_cannot_be_used(rng, settings, said):
+    x = rng.normal(size=(30, 2))
+    with pytest.raises(ConfigError, match=said):
+        evaluate(x, x, PR, **settings)
+
+
+def test_samples_that_are_none(rng, tmp_path):
+    x = rng.normal(size=(30, 2))
+    with pytest.raises(ConfigError, match=r"fake=\[\] names no samples"):
+        evaluate(x, [], PR)
+    with pytest.raises(DataError, match="the real samples are a list and no array"):
+        evaluate([[1.0, 2.0], [3.0]], x, PR)
+    for settings, said in (({"n": -2}, "n=-2"), ({"workers": -1}, "workers=-1")):
+        with pytest.raises(ConfigError, match=said):
+            package.reference(x, **settings)
+
+
+def test_what_settings_decide_costs_no_image(rng, tmp_path, monkeypatch):
+    """Also weights of the second metric's encoder, and classes that are not there."""
+    monkeypatch.setenv("PRPR_ENCODERS", str(tmp_path))
+    x = rng.integers(0, 256, (2, 30, 6, 6, 3), np.uint8)
+    done = []
+
+    def told(what, at, total):
+        done.append(what)
+
+    for settings, kind, said in (
+        ({"metrics": ("precision", "fd_dinov2")}, CheckpointError, "the encoder 'dinov2' needs"),
+        ({"per_class": True}, DataError, "the real array has no classes, which --per_class needs"),
+        ({"truncation": (0.5,)}, ConfigError, "truncation needs a generator"),
+    ):
+        with pytest.raises(kind, match=said):
+            evaluate(*x, **{"metrics": PR, "encoder": "pixels", "progress": told, **settings})
+    assert not done
 
 
 # ---- seeds and comparison -----------------------------------------------------------------------
@@ -203,7 +311,8 @@ def test_two_models_are_compared_paired(rng):
     expected = compare(PR, statistics(real), statistics(a), statistics(b))
     assert found.comparison == expected.metrics
     plain = found.to_json()["comparison"]["precision"]
-    assert set(plain) == {"difference", "low", "high", "p"}
+    assert set(plain) == {"difference", "low", "high", "p", "level"}
+    assert found.to_json()["compare"] == "the compare array"
     assert evaluate(real, a, PR, compare=a).to_json()["comparison"]["recall"]["difference"] == 0
     assert "less the compare array" in table.text(found)
 
@@ -292,6 +401,54 @@ def test_a_reference_is_encoded_once_and_used_again(tmp_path, rng, network):
     assert found.encoder.startswith("inception")
 
 
+def test_what_a_reference_met_is_told_again_with_what_it_depends_on(tmp_path, rng, network):
+    x = rng.integers(0, 256, (2, 30, 6, 6, 4), np.uint8)  # some pixels are transparent
+    made = package.reference(x[0], convention="adm", n=20, seed=3)
+    assert {key: made.about[key] for key in ("convention", "seed", "of", "resize")} == {
+        "convention": "adm",
+        "seed": 3,
+        "of": 30,
+        "resize": "legacy_tf",
+    }
+    package.save(tmp_path / "r.npz", made)
+    for given in (tmp_path / "r.npz", made):
+        said = "\n".join(evaluate(given, x[1], PR).warnings)
+        assert "told when they were made: the real array: images with transparent pixels" in said
+        assert "20 of the 30 samples of the real array, by a shuffle of seed 3" in said
+    given = statistics(rng.normal(size=(9, 2)), about={"source": "mine"})
+    again = package.reference(given)
+    assert given.about == {"source": "mine"}
+    assert again.about["source"] == "mine"
+
+
+def test_features_of_another_resize_than_the_conventions_are_said(rng, network):
+    x = rng.integers(0, 256, (2, 30, 6, 6, 3), np.uint8)
+    clean = [package.reference(one, encoder="inception") for one in x]
+    for settings, count in (({"convention": "adm"}, 2), ({"resize": "clean"}, 0), ({}, 0)):
+        said = evaluate(*clean, PR, **settings).to_json()["warnings"]
+        found = [line for line in said if "resized as 'clean', and 'legacy_tf' is asked" in line]
+        assert len(found) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "made_by", "said"),
+    [
+        ("fid", "inception (pt_inception-2015-12-05, clean)", ""),
+        ("fid", "inception (mine 01234567, clean)", "not known to be pt_inception-2015-12-05"),
+        ("fid", "my_inception.py:f (crc 01234567)", "this name means inception"),
+        ("kid", "my_inception.py:f (crc 01234567)", "published numbers from inception"),
+        ("fd_dinov2", "dinov2 (dinov2_vitl14_pretrain 01234567, clean)", ""),
+        ("fd_dinov2", "dinov2_vitb14 (dinov2_vitb14_pretrain 01234567, clean)", "means dinov2"),
+        ("fd", "my_inception.py:f (crc 01234567)", ""),
+    ],
+)
+def test_names_that_stand_for_one_encoder(rng, name, made_by, said):
+    sets = [statistics(rng.normal(size=(40, 2)), encoder=made_by) for _ in "ab"]
+    found = [w for w in evaluate(*sets, (name,)).warnings if made_by in w]
+    assert len(found) == bool(said)
+    assert all(said in line for line in found)
+
+
 def test_encode_images_gives_the_features(rng, network):
     x = rng.integers(0, 256, (20, 6, 6, 3), np.uint8)
     found = package.encode_images(x, "vgg16")
@@ -299,7 +456,6 @@ def test_encode_images_gives_the_features(rng, network):
     assert found == pytest.approx(x.reshape(20, 2, -1, 3).mean(2).reshape(20, 6), rel=1e-6)
 
 
-@pytest.mark.skipif("authenticity" not in registry.known(), reason="needs authenticity")
 def test_authenticity_is_against_training_samples(rng):
     train, real = rng.normal(size=(2, 60, 3))
     found = evaluate(real, train, ("authenticity", "precision"), train=train)
@@ -400,3 +556,19 @@ def test_adms_batches_hold_images_and_moments_of_the_whole_data(tmp_path, rng, m
     assert plain.metrics["fid"].value < 2048 * 0.9e8
     assert any("the Fréchet distance is against them" in w for w in found.warnings)
     assert any("they were not used" in w for w in plain.warnings)
+    clean = evaluate(path, x[1], ("fid",), convention="adm", resize="clean")
+    assert clean.metrics["fid"].value < 2048 * 0.9e8  # they are of another resize
+    assert any("they were not used" in w for w in clean.warnings)
+
+
+def test_a_set_of_unknown_number_does_not_cut_the_others(tmp_path, rng):
+    x = rng.normal(size=(60, 3))
+    np.savez(tmp_path / "m.npz", mu=x.mean(0), sigma=np.cov(x, rowvar=False))
+    found = evaluate(x, tmp_path / "m.npz", ("fd",), compare=x[:50])
+    assert found.metrics["fd"].value == pytest.approx(0, abs=1e-9)
+    assert (found.n_real, found.to_json()["n_fake"]) == (60, None)
+    assert found.comparison is not None
+    assert found.comparison["fd"].difference < 0
+    assert evaluate(x, tmp_path / "m.npz", ("fd",), convention="studiogan").n_real == 60
+    with pytest.raises(DataError, match="the compare array gives 1 sample, and every metric"):
+        evaluate(x, tmp_path / "m.npz", ("fd",), compare=x[:1])

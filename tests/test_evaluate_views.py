@@ -2,21 +2,24 @@
 
 import dataclasses
 import json
+import os
+import weakref
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from prpr import build, checkpoint, config, record, sampling, score, train
+from prpr import build, checkpoint, config, record, sampling, score, train, weights
 from prpr.errors import CheckpointError, ConfigError, DataError
-from prpr.evaluate import evaluate, open_input, table, views
+from prpr.evaluate import conventions, evaluate, open_input, runs, table, views
+from prpr.evaluate import lambda_table as lambda_module
 from prpr.evaluate.lambda_table import lambda_table
 from prpr.jobs import Job, settings
-from prpr.metrics import Options, measure, registry, statistics, trained_measured
+from prpr.metrics import Options, measure, statistics, trained_measured
+from prpr.metrics.groups import FAKE
 
 PR = ("precision", "recall")
-NEEDS = pytest.mark.skipif("authenticity" not in registry.known(), reason="needs authenticity")
 
 
 @pytest.fixture
@@ -51,30 +54,108 @@ def test_each_class_is_measured_by_itself(rng):
     plain = found.to_json()["per_class"]
     assert plain["worst"]["precision"] == "1"
     assert plain["classes"]["1"]["metrics"]["precision"]["value"] == 0
-    assert (plain["classes"]["1"]["n_real"], plain["left_out"]) == (20, [])
+    assert (plain["classes"]["1"]["n_real"], plain["left_out"]) == (20, {})
     assert "worst class, precision: 1, recall: 1" in table.text(found)
 
 
 def test_classes_are_matched_by_name_and_cut_to_equal_sizes(rng):
     real = labelled(rng.normal(size=(50, 3)), [0] * 30 + [1] * 20, ["cat", "dog"])
     fake = labelled(rng.normal(size=(50, 3)), [0] * 16 + [1] * 30 + [2] * 4, ["dog", "cat", "owl"])
-    found = views.per_class(("r", real), ("f", fake), Options(), equal=True)
+    found = views.per_class(("r", real), [("f", fake)], Options(), equal=True)
     assert found.sizes == {"cat": (30, 30), "dog": (16, 16)}
-    numbers = dataclasses.replace(fake, about={})
-    found = views.per_class(("r", real), ("f", numbers), Options(), equal=False)
-    assert found.sizes == {"cat": (30, 16), "dog": (20, 30)}
+    assert found.left_out == {"owl": (0, 4)}
+    assert found.notes == (
+        "classes that only the generated samples have, so that their precision is 0, are in no "
+        "number per class: 1, owl",
+    )
+
+
+def test_a_class_of_one_side_is_named_with_its_numbers(rng):
+    """A model that drops a class has recall 0 there, which must not vanish from the view."""
+    real = labelled(rng.normal(size=(50, 3)), [0] * 20 + [1] * 20 + [2] * 10, ["a", "b", "c"])
+    fake = labelled(rng.normal(size=(40, 3)), [0] * 40, ["a"])
+    result = evaluate(real, fake, PR, per_class=True)
+    plain = result.to_json()["per_class"]
+    assert list(plain["classes"]) == ["a"]
+    assert plain["left_out"] == {
+        "b": {"n_real": 20, "n_fake": 0},
+        "c": {"n_real": 10, "n_fake": 0},
+    }
+    assert any("only the real samples have, so that their recall is 0" in w and "2, b, c" in w
+               for w in result.warnings)  # fmt: skip
+    assert "2 classes have too few samples: b (20 real, 0 fake)" in table.text(result)
+
+
+def test_numbers_are_matched_with_names_and_it_is_said(rng):
+    x = rng.normal(size=(30, 3))
+    named = labelled(x, np.repeat([0, 1], 15), ["cat", "dog"])
+    numbers = labelled(x, [0] * 10 + [1] * 20)
+    for sides, sizes in (((named, numbers), (15, 10)), ((numbers, named), (10, 15))):
+        found = views.per_class(("r", sides[0]), [("f", sides[1])], Options(), equal=False)
+        assert found.sizes["cat"] == sizes
+        (note,) = found.notes
+        assert "numbers, were taken to count the names" in note
+        assert "0 = cat, 1 = dog" in note
+    # Numbers from 1: the last counts no name, and all others would be off by one.
+    one_based = labelled(x, [1] * 10 + [2] * 20)
+    with pytest.raises(
+        DataError, match=r"f has the class 2, a number, and r has 2 classes by name"
+    ):
+        views.per_class(("r", named), [("f", one_based)], Options(), equal=False)
+    # Folders that are called 1 and 2 are not counted from 0, though there are two.
+    called = labelled(x, np.repeat([0, 1], 15), ["1", "2"])
+    found = views.per_class(("r", called), [("f", one_based)], Options(), equal=False)
+    assert found.sizes == {"1": (15, 10), "2": (15, 20)}
+    assert found.notes == ("the classes of f, numbers, were taken for the names of r",)
+    called = labelled(x, np.repeat([0, 1], 15), ["0", "1"])
+    assert not views.per_class(("r", called), [("f", numbers)], Options(), equal=False).notes
+
+
+def test_classes_over_seeds_are_means(rng):
+    labels = np.repeat([0, 1], 30)
+    real = labelled(rng.normal(size=(60, 3)), labels)
+    fakes = [labelled(rng.normal(0, 0.5 + i, (60, 3)), labels) for i in range(2)]
+    each = [evaluate(real, one, PR, per_class=True).per_class.classes["1"] for one in fakes]
+    found = evaluate(real, fakes, PR, per_class=True).per_class.classes["1"]
+    for metric in PR:
+        values = [one[metric].value for one in each]
+        assert values[0] != values[1]
+        assert found[metric].value == pytest.approx(np.mean(values), abs=1e-12)
+    # A class that one seed has too few of is left out: the mean is over all seeds.
+    few = labelled(rng.normal(size=(33, 3)), [0] * 30 + [1] * 3)
+    found = evaluate(real, [fakes[0], few], PR, per_class=True).per_class
+    assert (list(found.classes), found.left_out) == (["0"], {"1": (30, 3)})
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "said"),
+    [
+        ((0, -1), ["a", "b"], "f has samples of label -1, and 2 class names, of labels 0 to 1"),
+        ((0, 2), ["a", "b"], "f has samples of label 2, and 2 class names"),
+        ((0, 1), ["a", "a"], "f has the class name 'a' for the labels 0 and 1"),
+    ],
+)
+def test_labels_without_a_name_of_their_own(rng, labels, names, said):
+    real = labelled(rng.normal(size=(30, 3)), np.repeat([0, 1], 15), ["a", "b"])
+    fake = labelled(rng.normal(size=(30, 3)), np.repeat(labels, 15), names)
+    with pytest.raises(DataError, match=said):
+        views.per_class(("r", real), [("f", fake)], Options(), equal=True)
 
 
 def test_classes_of_too_few_samples_are_named_and_none_is_an_error(rng):
     real = labelled(rng.normal(size=(34, 3)), [0] * 30 + [1] * 4)
-    found = views.per_class(("r", real), ("f", real), Options(), equal=True)
-    assert found.left_out == ("1",)
-    with pytest.raises(DataError, match="no class of r and f has the 32 samples"):
-        views.per_class(("r", real), ("f", real), Options(k=30), equal=True)
+    found = views.per_class(("r", real), [("f", real)], Options(), equal=True)
+    assert found.left_out == {"1": (4, 4)}
+    # A class of 21 is left out, and not the end of the others: of 20 groups one has two samples.
+    other = labelled(rng.normal(size=(51, 3)), [0] * 30 + [1] * 21)
+    found = views.per_class(("r", other), [("f", other)], Options(k=19), equal=True)
+    assert (list(found.classes), found.left_out) == (["0"], {"1": (21, 21)})
+    with pytest.raises(DataError, match="no class of r and f has the 33 samples"):
+        views.per_class(("r", real), [("f", real)], Options(k=30), equal=True)
     other = labelled(rng.normal(size=(34, 3)), [0] * 34, ["x"])
     named = dataclasses.replace(real, about={"class_names": ["a", "b"]})
     with pytest.raises(DataError, match="no class in common: a, b"):
-        views.per_class(("r", named), ("f", other), Options(), equal=True)
+        views.per_class(("r", named), [("f", other)], Options(), equal=True)
 
 
 def test_samples_without_classes(rng):
@@ -97,7 +178,6 @@ def test_class_folders_are_classes(tmp_path, rng):
 # ---- memorised samples --------------------------------------------------------------------------
 
 
-@NEEDS
 def test_the_sheet_shows_the_copies_first(tmp_path, rng, monkeypatch):
     train = rng.integers(0, 256, (40, 6, 6, 3), np.uint8)
     fake = rng.integers(0, 256, (30, 6, 6, 3), np.uint8)
@@ -119,8 +199,11 @@ def test_the_sheet_shows_the_copies_first(tmp_path, rng, monkeypatch):
     assert (pictures[1] == fake[21]).all()
     assert (nearest[0] == train[3]).all()
     assert (nearest[3] == train[9]).all()
-    # Also where only some of the samples are used, by a shuffle.
-    evaluate(train[:30], fake, PR, train=train, encoder="pixels", sheet=str(path), n_fake=29)
+    assert not any("seeds" in line for line in found.warnings)
+    # Also where only some of the samples are used, by a shuffle; of several seeds the first's.
+    several, settings_ = [fake, fake[::-1]], {"train": train, "encoder": "pixels", "n_fake": 29}
+    found = evaluate(train[:30], several, PR, sheet=str(path), **settings_)
+    assert "the sheet shows samples of the fake array, the first of 2 seeds" in found.warnings
     assert (pictures[8] == fake[7]).all() or (pictures[8] == fake[21]).all()
 
 
@@ -191,14 +274,26 @@ def points(tmp_path):
     return workdir, cfg, *made(workdir, cfg, jobs)
 
 
+def latents_key(seed):
+    """Of the latents of a run of this seed: runs of one seed share them, seeds do not."""
+    key = jax.random.key(score._LATENTS)
+    return jax.random.fold_in(jax.random.fold_in(key, 2), seed)
+
+
+def drawn_labels(known, n):
+    """Classes as they are held out: by a shuffle where only some are drawn."""
+    return known[conventions.shuffled(n, len(known), 0, FAKE)].astype(np.int32)
+
+
 def test_points_of_a_run_and_its_held_out_data(points):
     workdir, _, parts, states = points
     real = open_input(f"{workdir}?real", "real").needed
     assert (real.features == parts.test.images).all()
     assert open_input(f"{workdir}?train", "train").size == parts.train.size
     system, state = states["lam_5-seed1"]
-    labels = np.resize(parts.test.labels, 30).astype(np.int32)
-    expected = sampling.sample(system, state.ema, labels, jax.random.key(score._LATENTS))
+    labels = drawn_labels(parts.test.labels, 30)
+    assert len(set(labels.tolist())) > 4  # the first ones are not of all eight components
+    expected = sampling.sample(system, state.ema, labels, latents_key(1))
     found = open_input(f"{workdir}?lam=5&seed=1", "fake", 30).needed
     assert (found.features == expected).all()
     assert (found.labels == labels).all()
@@ -234,8 +329,22 @@ def test_stored_samples_are_taken_where_they_are_enough(points, rng):
     (workdir / "samples").mkdir()
     x = rng.normal(size=(30, 2)).astype(np.float32)
     np.savez(workdir / "samples" / "lam_5-seed0.npz", points=x, labels=np.zeros(30, int))
-    assert (open_input(f"{workdir}?lam=5", "fake", 30).needed.features == x).all()
-    assert open_input(f"{workdir}?lam=5", "fake", 31).size == 31
+    found = open_input(f"{workdir}?lam=5", "fake", 30)
+    assert (found.needed.features == x).all()
+    (said,) = found.notes.lines()
+    assert "30 of the 30 samples that were stored for its score: of the last checkpoint" in said
+    assert "step 2, without truncation" in said
+    drawn = open_input(f"{workdir}?lam=5", "fake", 31)
+    assert drawn.size == 31
+    (said,) = drawn.notes.lines()
+    assert "31 samples, drawn anew: of the last checkpoint, step 2, without truncation" in said
+    # They are sorted by class as the held-out data are: some of them are a shuffle, and the same.
+    rows = conventions.shuffled(12, 30, 4, FAKE)
+    some = open_input(f"{workdir}?lam=5", "fake", 12, seed=4)
+    assert (some.needed.features == x[rows]).all()
+    assert some.needed.labels is not None
+    assert "by a seeded shuffle" in some.notes.lines()[0]
+    assert (rows != np.arange(12)).any()
     # Scoring stores several sets: a run is measured with as many samples as there are real ones.
     real = open_input(f"{workdir}?real", "real").size
     assert real < 30 * 50
@@ -243,6 +352,77 @@ def test_stored_samples_are_taken_where_they_are_enough(points, rng):
     np.savez(workdir / "samples" / "lam_5-seed0.npz", points=x, labels=np.zeros(1500, int))
     assert evaluate(f"{workdir}?real", f"{workdir}?lam=5", PR).n_fake == real
     assert open_input(f"{workdir}?lam=5", "fake").size == 1500
+    os.utime(workdir / "samples" / "lam_5-seed0.npz", (0, 0))
+    old = open_input(f"{workdir}?lam=5", "fake").notes.lines()
+    assert "older than the checkpoint of step 2: score the run again, or remove" in old[0]
+
+
+def test_classes_that_are_not_known_are_drawn_evenly():
+    """Of 10 classes 4 samples are 4 at random, and 23 are each twice and 3 at random."""
+    few, many = runs._spread(np.arange(10), 4, 0), runs._spread(np.arange(10), 23, 0)
+    assert len(set(few.tolist())) == 4
+    assert few.tolist() != [0, 1, 2, 3]
+    counts = np.bincount(many, minlength=10)
+    assert sorted(counts.tolist()) == [2] * 7 + [3] * 3
+    assert (counts[3:] == 3).any()
+    assert runs._spread(np.arange(10), 4, 1).tolist() != few.tolist()
+
+
+def test_the_base_of_a_fine_tune(points, tmp_path, rng):
+    """Its samples are those that the fine-tune scored; else they are drawn as it scores."""
+    workdir, cfg, *_ = points
+    home = tmp_path / "home"
+    home.mkdir()
+    own = config.defaults()
+    own.update(cfg.to_dict())
+    own.score.truncation, own.lams = 0.7, ()
+    made(home, own, [Job("base", None, 0)])
+    (home / "samples").mkdir()
+    np.savez(home / "samples" / "base-seed0.npz", points=rng.normal(size=(40, 2)))
+    cfg.base.path = str(home)
+    record.write_json(workdir / "config.json", record.to_plain(cfg))
+    found = open_input(f"{workdir}?run=base", "fake", 20)
+    assert (
+        "20 samples, drawn anew: of the last checkpoint, step 2, without trunc"
+        in (found.notes.lines()[0])
+    )
+    (workdir / "samples").mkdir()
+    x = rng.normal(size=(20, 2)).astype(np.float32)
+    np.savez(workdir / "samples" / "base-seed0.npz", points=x)
+    assert (open_input(f"{workdir}?run=base", "fake", 20).needed.features == x).all()
+
+
+def test_a_base_of_converted_weights(tmp_path, copies):
+    cfg = config.defaults()
+    cfg.data.name, cfg.data.path, cfg.data.resolution = "cifar10", str(copies("cifar10")), 8
+    cfg.train.batch, cfg.score.standing, cfg.model.name = 2, 0, "biggan"
+    cfg.model.generator_ch = cfg.model.critic_ch = 8
+    cfg.model.dim_z, cfg.model.shared_dim = 4, 3
+    cfg.base.path, cfg.lams = str(tmp_path / "weights"), (5.0,)
+    knobs = ("name", "generator_ch", "dim_z", "shared_dim", "attention_at", "hierarchical")
+    knobs += ("shared_embedding", "generator_spectral_norm", "sn_eps", "bn_eps")
+    model = {knob: record.to_plain(cfg.model[knob]) for knob in knobs}
+    shapes = weights.shapes(model, 8, 10, "generator")
+    ema = jax.tree.map(lambda s: np.full(s.shape, 0.5, s.dtype), shapes)
+    held = weights.Weights(ema, ema)
+    source = {"family": "a test", "files": {"generator": "G.pth"}}
+    weights.write_weights(
+        cfg.base.path, held, model=model, resolution=8, num_classes=10, source=source
+    )
+    (tmp_path / "run" / "samples").mkdir(parents=True)
+    record.write_json(tmp_path / "run" / "config.json", record.to_plain(cfg))
+    found = open_input(f"{tmp_path}/run?run=base", "fake", 6)
+    assert isinstance(found.images, runs.Generated)
+    assert (found.size, len(found.images.class_names or ())) == (6, 10)
+    leaves = jax.tree.leaves(found.images._net.params)
+    assert leaves
+    assert all((np.asarray(leaf) == 0.5).all() for leaf in leaves)
+    assert f"of the weights in {cfg.base.path}, without truncation" in found.notes.lines()[-1]
+    # A sweep of them can be asked for; that of data, or of a run without a checkpoint, cannot.
+    runs.check_generator(tmp_path / "run", {"run": "base"}, "it")
+    np.savez(tmp_path / "run" / "samples" / "lam_5-seed0.npz", points=np.zeros((3, 2)))
+    with pytest.raises(CheckpointError, match="no checkpoint of lam_5-seed0"):
+        runs.check_generator(tmp_path / "run", {"lam": "5"}, "it")
 
 
 def test_runs_that_are_not_there(points, tmp_path):
@@ -280,8 +460,8 @@ def test_images_of_a_run_are_made_in_batches(tmp_path):
     found = open_input(f"{tmp_path}?lam=5", "fake", 40)
     assert found.images is not None
     system, state = states["lam_5-seed0"]
-    labels = np.resize(parts.test.labels, 40).astype(np.int32)
-    x = sampling.sample(system, state.ema, labels, jax.random.key(score._LATENTS), batch=16)
+    labels = drawn_labels(parts.test.labels, 40)
+    x = sampling.sample(system, state.ema, labels, latents_key(0), batch=16)
     expected = score.to_stored(x)["images"]
     assert len(np.unique(expected.reshape(40, -1), axis=0)) == 40
     rows = np.array([3, 39, 20])
@@ -310,7 +490,30 @@ def test_the_table_of_trained_and_measured_lambdas(points):
     assert [row["lam"] for row in plain["rows"]] == [0.2, 5.0]
     json.dumps(plain, allow_nan=False)
     assert "frontier by the knn estimator" in found.to_text()
-    assert lambda_table(str(workdir), estimator="knn", n_fake=50).n_fake == 50
+    few = lambda_table(str(workdir), estimator="knn", n_fake=50)
+    assert few.n_fake == 50
+    said = "\n".join(few.warnings)
+    assert "the frontier at λ=0.1 is read from about 5 of the fake samples" in said
+    assert f"{real.n} real and 50 fake samples are fewer than 10000" in said
+    assert "note: the frontier at λ=0.1" in few.to_text()
+
+
+def test_only_one_run_of_a_table_is_in_memory(points, monkeypatch):
+    workdir, cfg, *_ = points
+    cfg.lams, cfg.seeds = (0.2, 5.0), (0,)
+    made(workdir, cfg, [Job("lam_0.2", 0.2, 0), Job("lam_5", 5.0, 0)])
+    held, opened = [], lambda_module.open_input
+
+    def seen(name, side, *rest):
+        assert not [one for one in held if one() is not None]
+        found = opened(name, side, *rest)
+        if side == "fake":
+            held.append(weakref.ref(found.needed))
+        return found
+
+    monkeypatch.setattr(lambda_module, "open_input", seen)
+    lambda_table(str(workdir), estimator="knn")
+    assert len(held) == 2
 
 
 def test_a_table_needs_runs(points, tmp_path):
@@ -321,3 +524,8 @@ def test_a_table_needs_runs(points, tmp_path):
         lambda_table(str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="Did you mean 'knn'"):
         lambda_table(workdir, estimator="kn")
+    # What the arguments alone decide comes before any work, and before the workdir is looked at.
+    with pytest.raises(ConfigError, match=r"level=95\.0"):
+        lambda_table(str(tmp_path / "none"), level=95.0)
+    with pytest.raises(ConfigError, match="n_fake=-3 must"):
+        lambda_table(str(tmp_path / "none"), n_fake=-3)

@@ -12,6 +12,7 @@ import pytest
 from prpr import errors
 from prpr.metrics import distances, neighbours, registry, screening
 from prpr.metrics.distances import Points
+from prpr.metrics.family import Options
 from prpr.metrics.screening import Host, Screen
 from prpr.metrics.statistics import statistics
 
@@ -77,6 +78,11 @@ def _outlier(rng):
     return x, y
 
 
+def _end_of_float64(rng):
+    # Two of them have no sum, so no plain mean.
+    return tuple(1.6e308 * (1 - 1e-3 * rng.uniform(size=(n, 90))) for n in (150, 120))
+
+
 def _one_dimension(rng):
     return rng.normal(size=(150, 1)), rng.normal(size=(120, 1))
 
@@ -94,6 +100,7 @@ KINDS = (
     _offset,
     _huge,
     _tiny,
+    _end_of_float64,
     _outlier,
     _one_dimension,
 )
@@ -141,7 +148,29 @@ def test_equals_brute_force(pair, tile):
         np.testing.assert_array_equal(inside, d <= closed[:, None])
 
 
-def test_bound_of_the_products_holds_with_room():
+def test_distances_beyond_float64_are_refused():
+    x = 1.6e308 * np.random.default_rng(0).choice([-1.0, 1.0], (30, 2))
+    with pytest.raises(errors.DataError, match=r"as large as 1\.6e\+308 .* divide all of them"):
+        neighbours.within(statistics(x), 3)
+
+
+def test_products_that_are_no_numbers_are_refused(monkeypatch):
+    product = Host.product
+
+    def broken(self, right, own):
+        product(self, right, own)
+        self._s[7] = np.nan
+
+    monkeypatch.setattr(Host, "product", broken)
+    with pytest.raises(errors.DataError, match="sample 7 has fewer than 18 neighbours at a finite"):
+        neighbours.within(statistics(_gaussians(np.random.default_rng(0))[0]), 5)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+def test_bound_of_the_products_holds_with_room(backend):
+    from prpr.metrics.accelerated import Devices
+
+    tiles = Host if backend == "numpy" else Devices
     # Random, aligned (all terms of one sign, the worst for a sum), near copies, sparse.
     rng = np.random.default_rng(1)
     for width in (65, 300, 2048, 5000):
@@ -158,7 +187,7 @@ def test_bound_of_the_products_holds_with_room():
             a, b = Points(x), Points(y)
             for offset in (0, 3):
                 a.centre = a.centre + offset  # a poor centre makes large numbers of small ones
-                screen = Screen(a, b, Host(width))
+                screen = Screen(a, b, tiles(width))
                 assert screen.tiles.dtype == np.float32
                 everything = (np.full(40, np.inf, np.float32), None)
                 ((i, j, s),) = screen.sweep(limits=everything)
@@ -167,6 +196,40 @@ def test_bound_of_the_products_holds_with_room():
                 assert (np.abs(s - d**2) <= 0.5 * (allowed + screen.frame.floor)).all()
                 lower, upper = screen.bounds(i, j, s)
                 assert ((lower <= d) & (d <= upper)).all()
+
+
+@pytest.mark.parametrize("width", [2048, 4096])
+def test_bound_holds_in_whatever_order_a_device_adds(width, monkeypatch):
+    # One term after the other; equal terms are all rounded the same way.
+    import jax
+    import jax.numpy as jnp
+
+    from prpr.metrics import accelerated
+
+    def one_by_one(left, right, *_, **__):
+        zero = jnp.zeros((len(left), len(right)), jnp.float32)
+        return jax.lax.scan(
+            lambda s, one: (s + one[0][:, None] * one[1][None, :], None), zero, (left.T, right.T)
+        )[0]
+
+    monkeypatch.setattr(jax.lax, "dot_general", one_by_one)
+    monkeypatch.setattr(accelerated, "check", lambda _: None)
+    monkeypatch.setattr(accelerated, "_programs", accelerated._programs.__wrapped__)
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.05, 1, size=(40, 1)).astype(np.float32)
+    points = Points(np.broadcast_to(values, (40, width)))
+    points.centre = np.zeros(width)
+    used = []
+    for columns in (accelerated.chunk, lambda width: width):
+        monkeypatch.setattr(accelerated, "chunk", columns)
+        screen = Screen(points, points, accelerated.Devices(width))
+        ((i, j, s),) = screen.sweep(limits=(np.full(40, np.inf, np.float32), None))
+        error = np.abs(s - distances.exact(points, i, points, j) ** 2)
+        allowed = screen.frame.beta * (screen.norms_a[i] + screen.norms_b[j])
+        used.append((error / allowed).max())
+    # Whole sums would be outside.
+    assert used[0] < 0.5
+    assert used[1] > 1
 
 
 def _near_ties(n=60, width=256):
@@ -221,7 +284,14 @@ def test_what_float32_leaves_open_is_looked_at_again(monkeypatch):
     assert {name for name, _ in tried} == {"float32", "float64"}
 
 
-@pytest.mark.parametrize("kind", [_wide, _half, _bits], ids=["float32", "float16", "int"])
+def _long(rng):
+    # Digits beyond float64: were one of two features cast, its distance to itself would not be 0.
+    return tuple(x.astype(np.longdouble) / 3 for x in _gaussians(rng))
+
+
+@pytest.mark.parametrize(
+    "kind", [_wide, _half, _bits, _long], ids=["float32", "float16", "int", "longdouble"]
+)
 def test_distance_is_symmetric_and_its_own(kind):
     x, y = (Points(x) for x in kind(np.random.default_rng(4)))
     i, j = (z.ravel() for z in np.meshgrid(np.arange(150), np.arange(120), indexing="ij"))
@@ -245,20 +315,26 @@ def test_many_pairs_of_few_rows_are_computed_once(monkeypatch):
     assert signed.kinds[0] != signed.kinds[2]
 
 
-def test_one_pass_answers_all(monkeypatch):
-    passes = []
+@pytest.fixture
+def passes(monkeypatch):
+    """The passes over distances: "own" or "across"."""
+    found = []
     sweep = Screen.sweep
 
     def spy(self, *args, **kwargs):
-        passes.append("own" if kwargs.get("own") else "across")
+        found.append("own" if kwargs.get("own") else "across")
         return sweep(self, *args, **kwargs)
 
     monkeypatch.setattr(Screen, "sweep", spy)
+    return found
+
+
+def test_one_pass_answers_all(passes):
     real, fake = (statistics(x) for x in _gaussians(np.random.default_rng(6)))
     neighbours.within(real, 3)
+    neighbours.within(fake, 5)
     neighbours.across(real, fake, 5)
     neighbours.within(real, 15)
-    neighbours.within(fake, 5)
     neighbours.across(real, fake, 2)
     list(neighbours.inside(real, fake, neighbours.within(real, 5).distances[:, -1]))
     list(neighbours.inside(fake, real, neighbours.within(fake, 5).distances[:, -1]))
@@ -272,11 +348,71 @@ def test_one_pass_answers_all(monkeypatch):
     real, fake = (statistics(x) for x in _gaussians(np.random.default_rng(6)))
     neighbours.expect(real, 40)
     neighbours.expect(real, 20)
-    neighbours.within(real, 3)
+    neighbours.expect(fake, 5)
     neighbours.across(real, fake, 1)
     neighbours.within(real, 40)
     neighbours.across(real, fake, 40)
+    list(neighbours.inside(fake, real, neighbours.within(fake, 5).distances[:, -1]))
     assert sorted(passes) == ["across", "own", "own"]
+
+
+def test_no_pass_for_what_nobody_asked(passes):
+    real, fake = (statistics(x) for x in _gaussians(np.random.default_rng(6)))
+    neighbours.across(real, fake, 5)
+    assert passes == ["across"]
+    registry.measure(("authenticity",), real, fake)
+    assert sorted(passes) == ["across", "own"]
+    real, fake = (statistics(x) for x in _gaussians(np.random.default_rng(6)))
+    passes.clear()
+    registry.measure(("clipped_density",), real, fake)
+    assert sorted(passes) == ["across", "own"]
+    # The family that comes second looks from the fakes too: the first pass finds that.
+    real, fake = (statistics(x) for x in _gaussians(np.random.default_rng(6)))
+    passes.clear()
+    registry.measure(("clipped_coverage", "recall_symmetric"), real, fake)
+    assert sorted(passes) == ["across", "own", "own"]
+
+
+def test_sets_in_the_other_order_share_what_float64_products_need(monkeypatch):
+    made = []
+    init = Screen.__init__
+
+    def spy(self, a, b, tiles):
+        made.append(tiles.dtype.name)
+        init(self, a, b, tiles)
+
+    monkeypatch.setattr(Screen, "__init__", spy)
+    monkeypatch.setattr(screening, "_FEW", 10)
+    monkeypatch.setattr(neighbours, "_FLUSH", 500)
+    x, y = _wide(np.random.default_rng(8))
+    real, fake = statistics(x), statistics(y)
+    pieces = [
+        sum(1 for _ in neighbours.inside(*sets, np.full(sets[0].n, 16.0), tile=30))
+        for sets in ((real, fake), (fake, real))
+    ]
+    assert min(pieces) > 5
+    assert made == ["float32", "float64"]
+
+
+def test_one_sample_with_many_candidates_takes_no_room_for_all():
+    rng = np.random.default_rng(0)
+    n, k, many = 5000, 18, 1024
+    near = screening.Near(n, k, np.float32)
+    at = np.concatenate([np.arange(n), np.full(many, 3)])
+    s = rng.uniform(size=len(at)).astype(np.float32)
+    tracemalloc.start()
+    near.add(at, np.arange(len(at)), s)
+    near.merge()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # In one piece 5000 × 1042 places would be 105 MB.
+    assert peak < 30e6
+    own = np.flatnonzero(at == 3)
+    want = own[np.argsort(s[own])[:k]]
+    assert set(near.index[3]) == set(want)
+    assert near.limit[3] == s[want].max()
+    others = np.delete(np.arange(n), 3)
+    np.testing.assert_array_equal(near.index[others].max(axis=1), others)
 
 
 def test_what_is_kept_goes_with_the_statistics():
@@ -299,7 +435,7 @@ def test_more_pairs_than_are_kept(monkeypatch):
         return np.sort(np.concatenate([1000 * i + j for i, j, _ in neighbours.inside(a, b, radii)]))
 
     want = found(*(statistics(x) for x in sets))
-    monkeypatch.setattr(neighbours, "KEPT", 500)
+    monkeypatch.setattr(neighbours, "KEPT", 20)
     for _ in range(2):
         np.testing.assert_array_equal(found(real, fake), want)
     assert neighbours._ACROSS[real][fake].reach is None
@@ -370,7 +506,11 @@ def test_closed_radii():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda a, _: neighbours.within(a, 20), errors.DataError, "k=20 needs at least 21 samples"),
+        (
+            lambda a, _: neighbours.within(a, 20),
+            errors.DataError,
+            "k=20 needs at least 21 samples, got 20: give more samples or k of at most 19",
+        ),
         (lambda a, _: neighbours.within(a, 0), errors.ConfigError, "k=0 must be a whole number"),
         (lambda a, _: neighbours.within(a, 2, tile=0), errors.ConfigError, "tile=0"),
         (
@@ -378,7 +518,18 @@ def test_closed_radii():
             errors.ConfigError,
             "unknown backend 'torch'",
         ),
-        (lambda a, b: neighbours.across(a, b, 11), errors.DataError, "needs at least 12 samples"),
+        (
+            lambda a, b: neighbours.across(a, b, 11),
+            errors.DataError,
+            "k=11 needs at least 11 fake samples, got 10: give more samples or k of at most 10",
+        ),
+        (lambda a, b: neighbours.nearest(b, a, 11), errors.DataError, "11 real samples, got 10"),
+        # Also of what is known.
+        (
+            lambda a, _: [neighbours.within(a, 2), neighbours.within(a, 2, backend="torch")],
+            errors.ConfigError,
+            "unknown backend 'torch'",
+        ),
         (lambda a, b: list(neighbours.inside(a, b, np.ones(2))), errors.DataError, r"\(20,\)"),
     ],
 )
@@ -421,6 +572,7 @@ def test_fewest_samples():
     np.testing.assert_array_equal(real.distances, [[1.0]])
     np.testing.assert_array_equal(fake.distances, [[5.0], [1.0]])
     np.testing.assert_array_equal(neighbours.within(two, 1).indices, [[1], [0]])
+    np.testing.assert_array_equal(neighbours.nearest(two, one, 2).distances, [[1.0, 5.0]])
 
 
 _DEVICES = """
@@ -521,15 +673,36 @@ def test_auto_is_numpy_without_an_accelerator(monkeypatch):
     assert type(neighbours._screen(points, points, None, "auto").tiles) is not Host
 
 
-def test_a_family_says_what_it_expects(monkeypatch):
+KNN = (
+    "precision",
+    "p_precision",
+    "clipped_density",
+    "clipped_coverage",
+    "precision_symmetric",
+    "authenticity",
+)
+
+
+@pytest.mark.parametrize("name", KNN)
+def test_every_family_computes_where_it_is_told(name, monkeypatch):
+    # Heaps of duplicates: the further passes of ties go there too.
+    asked = []
+
+    def spy(a, b, tile, backend):
+        asked.append(backend)
+        return Screen(a, b, Host(a.width, tile))
+
+    monkeypatch.setattr(neighbours, "_screen", spy)
+    rng = np.random.default_rng(1)
+    real, fake = (statistics(rng.integers(0, 3, (n, 1))) for n in (60, 50))
+    registry.measure((name,), real, fake, Options(backend="jax"))
+    assert set(asked) == {"jax"}
+    with pytest.raises(errors.ConfigError, match="unknown backend 'cuda'"):
+        registry.measure((name,), real, fake, Options(backend="cuda"))
+
+
+def test_a_family_says_what_it_expects(monkeypatch, passes):
     # precision comes first and alone would find 15 neighbours; the curve asks for √(N + M) = 24.
-    passes = []
-    sweep = Screen.sweep
-    monkeypatch.setattr(
-        Screen,
-        "sweep",
-        lambda self, *args, **kwargs: passes.append(1) or sweep(self, *args, **kwargs),
-    )
     rng = np.random.default_rng(13)
     real, fake = (statistics(rng.normal(size=(300, 6))) for _ in range(2))
     monkeypatch.setattr(registry, "MODULES", ("prdc", "curves"))

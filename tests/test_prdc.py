@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prpr import errors
-from prpr.metrics import Options, groups, prdc, statistics
+from prpr.metrics import Options, groups, measure, prdc, statistics
 
 
 def _gaussians(rng):
@@ -177,6 +177,15 @@ def test_narrow_dtypes(dtype):
     assert prdc.prdc(real, fake).values() == pytest.approx(oracles.prdc(exact[0], exact[1], 3, 5))
 
 
+def test_numbers_that_float64_does_not_hold_are_refused():
+    if np.finfo(np.longdouble).max == np.finfo(np.float64).max:
+        pytest.skip("longdouble is float64 here")
+    x = np.ones((9, 2), np.longdouble)
+    x[4] = np.longdouble(10) ** 400
+    with pytest.raises(errors.DataError, match="infinity in 1 of 9 rows, first in row 4"):
+        prdc.manifold_radii(x, 2)
+
+
 def test_memory_is_bounded_by_the_tile():
     x = np.random.default_rng(0).normal(size=(3000, 4))
     tracemalloc.start()
@@ -278,8 +287,15 @@ def test_by_size_shows_the_bias_in_n():
     got = prdc.by_size(real, fake, (250, 1000, 500))
     assert list(got) == [1000, 500, 250]
     assert prdc.by_size(real, fake, (2000,))[2000]["precision"] > got[250]["precision"] + 0.02
-    for parts, n in ((2, 1000), (4, 500), (8, 250)):  # means over all parts that there are
-        assert got[n]["recall"] * parts * n == pytest.approx(round(got[n]["recall"] * parts * n))
+    # Means over all pairs of parts that there are.
+    order = np.random.default_rng(0)
+    sides = [x.needed("test")[order.permutation(x.n)] for x in (real, fake)]
+    cuts = [slice(at, at + 500) for at in (0, 500, 1000, 1500)]
+    parts = [prdc.prdc(sides[0][some], sides[1][some]) for some in cuts]
+    for name in prdc.METRICS:
+        assert got[500][name] == pytest.approx(
+            np.mean([x.values()[name] for x in parts]), rel=1e-12
+        )
     assert prdc.by_size(real, fake, (500,))[500] == got[500]
     assert prdc.by_size(real, fake, (500,), Options(seed=1))[500] != got[500]
     assert prdc.by_size(real, fake, (500,), Options(k=5))[500]["recall"] > got[500]["recall"]
@@ -316,11 +332,19 @@ def _with(value, rows):
         (GOOD, GOOD[:, :2], r"D=3 and fake features D=2.*same encoder"),
         (GOOD[:, 0], GOOD, r"real features must be \(N, D\), got shape \(20,\)"),
         (GOOD, GOOD.reshape(5, 4, 3), r"\(N, D\), got shape \(5, 4, 3\)"),
-        (GOOD[:2], GOOD, r"k_dc=5 needs at least 6 samples, got 2 real and 20 fake"),
-        (GOOD, GOOD[:0], r"needs at least 6 samples, got 20 real and 0 fake"),
+        (
+            GOOD[:4],
+            GOOD,
+            "k_dc=5 needs at least 6 real samples, got 4: give more samples or k_dc of at most 3",
+        ),
+        (GOOD[:2], GOOD, "k=3, k_dc=5 need at least 6 real .* or k and k_dc of at most 1$"),
+        (GOOD, GOOD[:0], "k=3 needs at least 4 fake samples, got 0: give more samples$"),
         (GOOD, GOOD[:, :0], "no columns"),
         (GOOD, GOOD.astype(complex), "real numbers, got dtype complex128"),
         (GOOD.astype(str), GOOD, "real numbers"),
+        (GOOD, np.zeros(20, "f8,f8"), "fake features must be real numbers, got dtype .*f0"),
+        (np.zeros((20, 3), "V2"), GOOD, r"real numbers, got dtype \|V2"),
+        ([[1.0, 2.0], [3.0]], GOOD, "the real features are no array: .*inhomogeneous"),
     ],
 )
 def test_bad_features(real, fake, message):
@@ -330,16 +354,51 @@ def test_bad_features(real, fake, message):
 
 
 def test_too_few_samples():
-    with pytest.raises(errors.DataError, match="k=3 needs at least 4 samples, got 2 real"):
+    with pytest.raises(errors.DataError, match="k=3, k_dc=3 need at least 4 real samples, got 2"):
         prdc.prdc(GOOD[:2], GOOD, k=3, k_dc=3)
-    with pytest.raises(errors.DataError, match="k=20 needs at least 21 samples, got 20 feature"):
+    with pytest.raises(errors.DataError, match="k=20 needs at least 21 samples, got 20"):
         prdc.manifold_radii(GOOD, 20)
     assert np.isfinite(prdc.manifold_radii(GOOD, 19)).all()
     assert prdc.prdc(GOOD[:6], GOOD[:6]).precision == 1
     # An interval leaves samples out: one more is needed, and is enough.
-    with pytest.raises(errors.DataError, match="needs at least 6 samples when a group is left"):
+    with pytest.raises(errors.DataError, match="6 real samples when one of 6 groups is left out"):
         prdc.prdc_with_intervals(GOOD[:6], GOOD)
     assert prdc.prdc_with_intervals(GOOD[:7], GOOD)["recall"].value == 1
+    with pytest.raises(errors.DataError, match="got 4 of 8: give more samples or groups"):
+        prdc.prdc_with_intervals(GOOD[:8], GOOD, groups=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "m"),
+    [("precision", 5, 2), ("recall", 2, 5), ("density", 7, 2), ("coverage", 7, 2)],
+)
+def test_a_metric_needs_no_more_samples_than_it_uses(name, n, m):
+    for real, fake, few in ((n - 1, m, "real"), (n, m - 1, "fake")):
+        with pytest.raises(errors.DataError, match=f"{name}.* needs at least .* {few} sample"):
+            prdc.prdc_with_intervals(GOOD[:real], GOOD[:fake], names=(name,))
+    found = prdc.prdc_replicates(GOOD[:n], GOOD[:m], names=(name,))
+    assert list(found) == [name]
+    if name == "coverage":  # the same, asked with fakes enough for all four
+        whole = prdc.prdc(GOOD[:n], np.repeat(GOOD[:m], 4, axis=0)).coverage
+        assert found[name].theta[0, 0] == whole
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "recall",
+        "p_recall",
+        "clipped_coverage",
+        "topp",
+        "precision_symmetric",
+        "precision_complement",
+        "authenticity",
+    ],
+)
+def test_one_group_is_told_of_as_such(name):
+    some = statistics(np.random.default_rng(0).normal(size=(60, 3)))
+    with pytest.raises(errors.ConfigError, match=r"groups=1 of the jackknife must be .* >= 2"):
+        measure((name,), some, some, Options(groups=1))
 
 
 @pytest.mark.parametrize(

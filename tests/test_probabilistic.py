@@ -82,6 +82,11 @@ def test_identical_swapped_and_far_sets(name):
     assert offset == pytest.approx(tools.value(name, real, fake), abs=1e-6)
 
 
+@pytest.mark.parametrize("name", probabilistic.NAMES)
+def test_ties_survive_offsets(name):
+    tools.offsets_change_nothing(probabilistic.FAMILY, name, atol=1e-7)
+
+
 def test_direction():
     rng = np.random.default_rng(5)
     real, fake = rng.normal(size=(300, 6)), rng.normal(size=(300, 6))
@@ -118,6 +123,7 @@ def test_too_few_samples_are_named():
     x = np.random.default_rng(8).normal(size=(8, 2))
     with pytest.raises(errors.DataError, match=r"p_recall with k=4 .* 5 fake .* got 4 of 8"):
         tools.theta(probabilistic.FAMILY, "p_recall", x, x, Options(groups=2))
+    tools.needs_two_fakes("p_precision")
 
 
 def test_moments_alone_are_not_enough():

@@ -86,6 +86,11 @@ def test_direction():
 
 
 @pytest.mark.parametrize("name", symmetric.NAMES)
+def test_ties_survive_offsets(name):
+    tools.offsets_change_nothing(symmetric.FAMILY, name, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", symmetric.NAMES)
 def test_large_heaps_of_equal_samples(name):
     tools.is_one_on_large_heaps(name)
 
@@ -93,9 +98,13 @@ def test_large_heaps_of_equal_samples(name):
 def test_too_few_samples_are_named():
     x = np.random.default_rng(6).normal(size=(40, 2))
     with pytest.raises(
-        errors.DataError, match=r"recall_symmetric with k=5 .* 6 fake .* got 5 of 6"
+        errors.DataError, match=r"recall_symmetric with k_dc=5 .* 6 fake .* got 5 of 6"
     ):
         tools.theta(symmetric.FAMILY, "recall_symmetric", x, x[:6], Options(groups=6))
+    # Balls of fakes alone: two reals are enough to be counted.
+    assert 0 <= tools.value("precision_complement", x[:2], x) <= 1
+    with pytest.raises(errors.DataError, match=r"precision_complement .* 1 real .* got 0 of 1"):
+        tools.value("precision_complement", x[:1], x)
 
 
 def test_moments_alone_are_not_enough():

@@ -1,5 +1,7 @@
 """TopP and TopR: density, bandwidth and band against slow loops; replicates; directions."""
 
+import tracemalloc
+
 import knn_tools as tools
 import metric_oracles as oracles
 import numpy as np
@@ -90,6 +92,21 @@ def test_tiles_do_not_change_it(monkeypatch):
     want = tools.theta(topological.FAMILY, "topp", real, fake)
     monkeypatch.setattr(topological, "TILE", 700)
     np.testing.assert_allclose(tools.theta(topological.FAMILY, "topp", real, fake), want)
+
+
+def test_memory_maps_are_read_in_blocks(tmp_path):
+    x = np.random.default_rng(4).integers(-128, 127, (3000, 1000)).astype(np.int8)
+    x[5, 7] = -128  # has no positive int8
+    np.save(tmp_path / "x", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    tracemalloc.start()
+    topological.project((mapped, mapped), 0, rows=64)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # The set is 3 MB, 3000 × 32 float64 twice and joined are 3 MB.
+    assert peak < 5e6
+    narrow = np.array([[-128, 1], [3, 2]], np.int8)
+    assert np.abs(topological.project((narrow, narrow), 0)[0]).max() <= 0.5
 
 
 def test_projection():

@@ -1,7 +1,8 @@
 """Arrays in files: .npy and .npz, without pickles; large ones are mapped, not read.
 
 What an array is goes by its shape and type: (N, D) are features; (N, H, W) and (N, H, W, C) are
-images, of bytes, or of floats in [0, 1] or [−1, 1].
+images, of bytes, or of floats in [0, 1] or [−1, 1]. Which of the two ranges it is goes by the
+least value, see `_black`; what could be either is refused, and so is what could be one image.
 
 Which array of an .npz is taken goes by its name: "features", "images", "samples", "points",
 "arr_0" (numpy's own first one, which ADM's batches have), or the only one of two dimensions or
@@ -12,6 +13,7 @@ import contextlib
 import pickle
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,23 @@ from prpr.evaluate import pixels
 from prpr.evaluate.images import Array
 from prpr.evaluate.notes import Notes
 
+WHOLE = 2**30  # bytes of a compressed array above which its reading whole is told
 NAMES = ("features", "images", "samples", "points", "arr_0")
 LABELS = ("labels", "arr_1")
 _SAVE = "np.save(path, np.asarray(x, np.uint8))"
+_SLACK = 1e-3  # how far floats may leave their range; they round to the byte at its end
+_DARK = -0.5  # what images in [−1, 1] fall below somewhere
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path, notes: Notes | None = None) -> dict[str, np.ndarray]:
     """The arrays of a file by name, {"arr_0": ...} of an .npy.
 
-    Arrays of three dimensions and more are mapped where the file holds them uncompressed.
+    Arrays of three dimensions and more are mapped where the file holds them uncompressed. A zip's
+    checksum is compared of what is read, and not of what is mapped, nor has an .npy any.
+
+    Args:
+      path: of an .npz or .npy.
+      notes: told of a large array that has to be read whole.
 
     Raises:
       DataError: no file, a truncated or damaged one, one with pickled objects, or of other type.
@@ -47,9 +57,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
         # Opened here: numpy leaves a broken archive open.
         with open(path, "rb") as held, np.load(held, allow_pickle=False) as file:
             names = list(file.files)
-            return {name: _member(path, file, name) for name in names}
+            return {name: _member(path, file, name, notes) for name in names}
     except FileNotFoundError:
         raise DataError(f"no file {path}: mend the path") from None
+    except MemoryError:
+        raise DataError(
+            f"{path} does not fit into memory: store it without compression, np.savez(path, "
+            "images=x), and it is read in pieces"
+        ) from None
     except Exception as error:  # zipfile, zlib, struct and numpy raise all kinds for what is broken
         if "pickle" in str(error).lower() or isinstance(error, pickle.UnpicklingError):
             raise DataError(
@@ -61,10 +76,16 @@ def read(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _member(path: Path, file: Any, name: str) -> np.ndarray:
+def _member(path: Path, file: Any, name: str, notes: Notes | None) -> np.ndarray:
     with contextlib.suppress(_NotMapped):
         return _mapped(path, f"{name}.npy")
-    return file[name]
+    x = file[name]
+    if notes is not None and x.ndim > 2 and x.nbytes > WHOLE:
+        notes.say(
+            f"{name!r} ({x.nbytes / 2**30:.1f} GiB) is compressed and was read into memory whole: "
+            "stored without compression, np.savez(path, images=x), it is read in pieces"
+        )
+    return x
 
 
 class _NotMapped(Exception):
@@ -117,12 +138,25 @@ def labels(arrays: dict[str, np.ndarray], n: int, place: str) -> np.ndarray | No
     found = next((arrays[name] for name in LABELS if name in arrays), None)
     if found is None:
         return None
-    if found.shape != (n,) or found.dtype.kind not in "iu" or found.min() < 0:
+    if found.shape != (n,) or found.dtype.kind not in "iu" or found.min(initial=0) < 0:
         raise DataError(
             f"the labels of {place} must be {n} whole numbers >= 0, one a sample, got dtype "
             f"{found.dtype} and shape {found.shape}: mend or remove them"
         )
     return found.astype(np.int64)
+
+
+def features(x: np.ndarray, place: str) -> np.ndarray:
+    """An array that is named "features" as (N, D), from (N, D) or (N, D, 1, ...); or DataError."""
+    shape = x.shape
+    while x.ndim > 2 and x.shape[-1] == 1:
+        x = x[..., 0]
+    if x.ndim != 2:
+        raise DataError(
+            f"'features' of {place} has shape {shape}: features are (N, D), so pool or flatten "
+            "each sample's; images are named 'images'"
+        )
+    return x
 
 
 def images(x: np.ndarray, notes: Notes, labels: np.ndarray | None = None) -> Array:
@@ -132,14 +166,23 @@ def images(x: np.ndarray, notes: Notes, labels: np.ndarray | None = None) -> Arr
       DataError: another shape, type or range, or no image.
     """
     place = notes.name
-    if x.ndim == 3:
-        x = x[..., None]
-    if x.ndim != 4:
+    if x.ndim not in (3, 4):
         raise DataError(
             f"{place} has shape {x.shape}: features are (N, D), images (N, H, W) or (N, H, W, C)"
         )
     if 0 in x.shape:
         raise DataError(f"{place} has shape {x.shape} and holds no image: give one or more")
+    if x.ndim == 3:
+        if x.shape[2] in (3, 4) or x.shape[0] == 3:
+            raise DataError(
+                f"{place} has shape {x.shape}: is it one image? A set of images is (N, H, W, C): "
+                "give x[None] of one image, and x[..., None] of grey ones of that size"
+            )
+        x = x[..., None]
+    elif x.shape[2:] == (1, 1) and x.shape[1] > 1:
+        raise DataError(
+            f"{place} has shape {x.shape}: are they features? These are (N, D): give x[:, :, 0, 0]"
+        )
     if x.shape[3] not in (1, 2, 3, 4):
         first = x.shape[1] in (1, 3)
         mend = "transpose it with x.transpose(0, 2, 3, 1)" if first else "the last axis is colour"
@@ -155,7 +198,10 @@ def images(x: np.ndarray, notes: Notes, labels: np.ndarray | None = None) -> Arr
 
 
 def _black(x: np.ndarray, notes: Notes) -> float:
-    """The value of black in floats whose white is 1: 0, or −1 where anything is negative."""
+    """The value of black in floats whose white is 1: −1 where the least is below `_DARK`, else 0.
+
+    Between `_DARK` and −`_SLACK` it could be either, and is refused.
+    """
     low, high = np.inf, -np.inf
     for start in range(0, len(x), 64):
         block = np.asarray(x[start : start + 64])
@@ -166,14 +212,32 @@ def _black(x: np.ndarray, notes: Notes) -> float:
                 "made it"
             )
         low, high = min(low, float(block.min())), max(high, float(block.max()))
-    if low < -1 or high > 1:
+    if low < -1 - _SLACK or high > 1 + _SLACK or _DARK <= low < -_SLACK:
+        either = "" if low < _DARK or high > 1 + _SLACK else ", and these could be of either"
         raise DataError(
             f"{notes.name} has float images from {low:.4g} to {high:.4g}; known ranges are [0, 1] "
-            f"and [-1, 1]: make bytes of them, {_SAVE}"
+            f"and [-1, 1]{either}: make bytes of them, {_SAVE}"
         )
-    black = -1.0 if low < 0 else 0.0
+    black = -1.0 if low < _DARK else 0.0
     notes.say(f"float images were read as from {black:g} (black) to 1 (white), rounded to bytes")
+    if low < black or high > 1:
+        notes.say(f"float images go from {low:.6g} to {high:.6g} and were cut to that range")
     return black
+
+
+def ranges(inputs: Iterable[Any]) -> list[str]:
+    """The warning that float images of two `Input`s were read as of two ranges."""
+    found = {
+        one.images.low: one.name
+        for one in inputs
+        if isinstance(one.images, Array) and one.images.low is not None
+    }
+    if len(found) < 2:
+        return []
+    return [
+        f"float images of {found[0.0]} were read as from 0 to 1, and those of {found[-1.0]} as "
+        f"from -1 to 1: if both are of one range, make bytes of them, {_SAVE}"
+    ]
 
 
 def check_resolution(text: str, place: str) -> int:

@@ -8,17 +8,35 @@ import numpy as np
 
 from prpr import encoders
 from prpr.errors import CheckpointError, ConfigError, DataError, unknown_name
-from prpr.evaluate.encode import Example, repeated
+from prpr.evaluate import conventions
+from prpr.evaluate.encode import Example, read_all, repeated
 from prpr.evaluate.inputs import Input
 from prpr.metrics import Statistics, checks, frechet
 from prpr.metrics.statistics import UNNAMED
 
+_INCEPTION = encoders.NETWORKS["inception"].file.rpartition("-")[0]
 _BATCH = 64  # images that a network computes at once
 _KNN = ("precision", "recall", "density", "coverage")
-# Name of a metric -> what the name of the encoder contains that publications use for it.
+# Name of a metric -> the first word of the encoder that publications use for it.
 _STANDS_FOR = {**frechet.ENCODERS, "kid": "inception", "is": "inception"}
 _DINOV2 = tuple(name for name, word in _STANDS_FOR.items() if word == "dinov2")
 _WIDE = 4096  # D of given features up to which their Fréchet distance is a default
+_FITTED = 10_000  # training images that an encoder is fitted to, at most
+_VALUES = 2**29  # their pixels in all, 2 GiB as float32
+_TRAIN = 2  # beside REAL and FAKE: which shuffle
+
+
+def check_numbers(least: int = 0, **settings: object) -> None:
+    """ConfigError unless all settings are whole numbers, `least` or more."""
+    for name, value in settings.items():
+        if not checks.is_whole(value) or value < least:  # pyright: ignore[reportOperatorIssue]
+            raise ConfigError(f"{name}={value!r} must be a whole number >= {least}")
+
+
+def check_seed(seed: object) -> None:
+    """ConfigError unless it is a whole number."""
+    if not checks.is_whole(seed):
+        raise ConfigError(f"seed={seed!r} must be a whole number")
 
 
 def check_encoder(name: str | None, resize: str | None) -> None:
@@ -58,8 +76,8 @@ def encoder_name(
                     f"{one.name} holds features of {one.stats.encoder!r}, and the others images: "
                     "say with --encoder what made the features, so that the images get the same"
                 )
-            resize = resize or one.stats.about.get("resize")
-            return str(made_by), resize or "clean" if made_by in encoders.NETWORKS else None
+            made_by, resize = str(made_by), resize or str(one.stats.about.get("resize") or "clean")
+            return made_by, resize if made_by in encoders.NETWORKS else None
     name = "dinov2" if names and set(names) <= set(_DINOV2) else "inception"
     return name, resize or "clean"
 
@@ -76,7 +94,7 @@ def metric_names(names: Iterable[str], inputs: Iterable[Input], encoder: str | N
     cheap = encoder in encoders.NETWORKS or (encoder is None and given[0].width <= _WIDE)
     if cheap or moments:
         distances = {"inception": "fid", "dinov2": "fd_dinov2"}
-        found.append(distances.get(made_by.split(" ")[0], "fd"))
+        found.append(distances.get(first_word(made_by), "fd"))
     return found
 
 
@@ -100,10 +118,39 @@ def not_published(encoders: Mapping[str, str]) -> list[str]:
                 "made them"
             )
         # The Fréchet distances say the rest themselves.
-        elif stands_for not in made_by.lower() and name not in frechet.ENCODERS:
+        elif stands_for not in ("", first_word(made_by)) and name not in frechet.ENCODERS:
             said.append(
                 f"{name}: the features come from {made_by!r}, and published numbers from "
                 f"{stands_for}: not to be compared with them"
+            )
+        elif stands_for == first_word(made_by) == "inception" and _INCEPTION not in made_by:
+            said.append(
+                f"{name}: the weights of {made_by!r} are not known to be {_INCEPTION}, which "
+                "published numbers use"
+            )
+    return said
+
+
+def first_word(made_by: str) -> str:
+    """What is said of an encoder before its weights and resize: "dinov2" and "dinov2_vitb14"."""
+    return made_by.partition(" ")[0].lower()
+
+
+def other_resize(inputs: Iterable[Input], wanted: str | None) -> list[str]:
+    """Warnings for given features whose images were not resized as is wanted.
+
+    Args:
+      inputs: of any kind.
+      wanted: what is asked for, or the convention's; None for any.
+    """
+    said = []
+    for one in inputs:
+        made = None if one.stats is None else one.stats.about.get("resize")
+        if None not in (made, wanted) and made != wanted:
+            said.append(
+                f"the features of {one.name} are of images that were resized as {made!r}, and "
+                f"{wanted!r} is asked for: not to be compared with numbers under it; encode the "
+                "images anew"
             )
     return said
 
@@ -114,6 +161,7 @@ def load(
     *,
     seed: int,
     batch: int,
+    workers: int,
     train: Input | None,
     example: np.ndarray,
 ) -> encoders.Encoder:
@@ -124,6 +172,7 @@ def load(
       resize: of networks.
       seed: of what is fitted.
       batch: images at once; 0 is the encoder's own number.
+      workers: threads that read training images; 0 is one a core.
       train: images (and their classes) that pca and the classifier are fitted on.
       example: one image (H, W, C), whose shape "pixels" takes, and whose number of channels all
         are to have.
@@ -135,30 +184,31 @@ def load(
     if name == "pixels":
         return encoders.fit("pixels", example[None], ())
     if name in encoders.ENCODERS:
-        return _fitted(name, seed, train, example.shape[2])
+        return _fitted(name, seed, workers, train, example.shape[2])
     try:
         return encoders.load(name, resize, batch=batch or _BATCH)
     except CheckpointError as error:
         raise CheckpointError(f"{error}. --encoder=pixels works without weights") from error
 
 
-def _fitted(name: str, seed: int, train: Input | None, channels: int) -> encoders.Encoder:
+def _fitted(
+    name: str, seed: int, workers: int, train: Input | None, channels: int
+) -> encoders.Encoder:
     if train is None or train.images is None:
         raise ConfigError(
             f"--encoder={name} is fitted on training images, never on what it scores: name them "
             "with --train"
         )
-    pictures = train.images.read(np.arange(train.images.size))
-    shapes = {picture.shape for picture, _ in pictures}
-    if len(shapes) > 1:
-        raise ConfigError(
-            f"--encoder={name}: {train.name} has images of several sizes, such as "
-            f"{' and '.join(map(str, sorted(shapes)[:2]))}; it needs one size (?resolution=64)"
-        )
-    x = np.stack([repeated(picture, channels) for picture, _ in pictures])
-    made = encoders.fit(name, x, np.array([label for _, label in pictures]), seed)
+    one, _ = example_of(train, channels)
+    size = train.images.size
+    n = min(size, _FITTED, max(2, _VALUES // one.size))
+    if n < size:
+        train.notes.say(f"{name} was fitted to {n} of its {size} images, by a seeded shuffle")
+    rows = conventions.shuffled(n, size, seed, _TRAIN)
+    x, labels = read_all(train.images, rows, name, channels, workers)
+    made = encoders.fit(name, x, labels, seed)
     # Two fits are two encoders: what a saved reference was encoded with can be told from others.
-    return made._replace(name=f"{made.name}, fit {zlib.crc32(x.tobytes()):08x}")
+    return made._replace(name=f"{made.name}, fit {zlib.crc32(x.data):08x}")
 
 
 def example_of(one: Input, channels: int) -> tuple[np.ndarray, Example]:

@@ -98,9 +98,9 @@ def deliver(
     if json_path == "-":
         print(json.dumps(result.to_json(), indent=2, allow_nan=False), flush=True)
         return
+    print(text(result), flush=True)  # first: a disk that is full by now costs no numbers
     if json_path:
         record.write_json(json_path, result.to_json())
-    print(text(result), flush=True)
 
 
 @contextlib.contextmanager

@@ -22,19 +22,18 @@ _BATCH = 256  # of encoders that take any number
 
 
 class Example(NamedTuple):
-    """An image that all others must be like: its shape, and where it is."""
+    """An image that all others must be like: its shape as it is prepared, and where it is."""
 
     shape: tuple[int, ...]
     place: str
 
 
 class _Ready(NamedTuple):
-    """A prepared image, the number of its class, its row, and its shape before."""
+    """A prepared image, the number of its class, and its row."""
 
     prepared: np.ndarray
     label: int
     row: int
-    shape: tuple[int, ...]
 
 
 def encode(
@@ -57,7 +56,8 @@ def encode(
       encoder: what computes the features.
       rows: which images; all by default.
       channels: to which grey images are repeated, where others have 3; 0 leaves them.
-      like: the image whose shape the encoder was made for, where it takes one shape only.
+      like: the image whose shape the encoder was made for, where it was made for one; None for
+        the first of these images.
       batch: images computed at once; 0 is the encoder's own number.
       workers: threads that read and prepare; 0 is one a core.
       about: kept with the statistics.
@@ -65,7 +65,7 @@ def encode(
 
     Raises:
       DataError: an image that cannot be read or has another size than the others where the
-        encoder does not resize; names it. Features that are not finite.
+        encoder does not resize, in whichever batch; names it. Features that are not finite.
     """
     from prpr.data import dataset
 
@@ -97,7 +97,7 @@ def encode(
             pool.shutdown(wait=True, cancel_futures=True)
     assert features is not None  # a source holds at least one image
     about = dict(about or {})
-    if images.class_names is not None:
+    if images.class_names:
         about["class_names"] = list(images.class_names)
     return statistics(
         features,
@@ -128,7 +128,7 @@ def _prepared(
         out = []
         for row, (image, label) in zip(some, images.read(some), strict=True):
             image = repeated(image, channels)
-            out.append(_Ready(encoder.prepare(image), label, int(row), image.shape))
+            out.append(_Ready(encoder.prepare(image), label, int(row)))
         return out
 
     pieces = (rows[i : i + images.chunk] for i in range(0, len(rows), images.chunk))
@@ -140,21 +140,56 @@ def _prepared(
         waiting.extend(pool.submit(work, piece) for piece in itertools.islice(pieces, 1))
 
 
-def _check(
-    block: list[_Ready], images: Images, encoder: Encoder, like: Example | None
-) -> Example | None:
+def _check(block: list[_Ready], images: Images, encoder: Encoder, like: Example | None) -> Example:
     """The example that all prepared images are alike; DataError for one that is not."""
-    first = block[0]
     if like is None:
-        like = Example(first.shape, images.place(first.row))
-    if len({one.prepared.shape for one in block}) == 1 and encoder.batch:
-        return like
+        like = Example(block[0].prepared.shape, images.place(block[0].row))
     for one in block:
-        if one.shape != like.shape:
-            sizes = [" × ".join(map(str, shape)) for shape in (one.shape, like.shape)]
-            raise DataError(
-                f"{images.place(one.row)} is {sizes[0]} (height, width, channels) and "
-                f"{like.place} is {sizes[1]}: the encoder {encoder.name!r} does not resize, so "
-                "give images of one size, or take an encoder that resizes, such as inception"
-            )
+        if one.prepared.shape != like.shape:
+            raise differs(one.prepared, images.place(one.row), like, encoder.name)
     return like
+
+
+def differs(image: np.ndarray, place: str, like: Example, encoder: str) -> DataError:
+    """The error for an image of another size than the first."""
+    sizes = [" × ".join(map(str, shape)) for shape in (image.shape, like.shape)]
+    return DataError(
+        f"{place} is {sizes[0]} (height, width, channels) and {like.place} is {sizes[1]}: the "
+        f"encoder {encoder!r} does not resize, so give images of one size (?resolution=64 of a "
+        "folder), or take an encoder that resizes, such as inception"
+    )
+
+
+def read_all(
+    images: Images, rows: np.ndarray, encoder: str, channels: int = 0, workers: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(pixels (N, H, W, C) uint8 of some images, read in threads into one array; labels (N,)).
+
+    Args:
+      images: where they come from.
+      rows: which images.
+      encoder: that takes one size, for the message.
+      channels, workers: as `encode`.
+
+    Raises:
+      DataError: an image that cannot be read, or has another size than the first.
+    """
+    from prpr.data import dataset
+
+    first = repeated(images.read(rows[:1])[0][0], channels)
+    like = Example(first.shape, images.place(int(rows[0])))
+    x, labels = np.empty((len(rows), *first.shape), np.uint8), np.empty(len(rows), np.int64)
+
+    def work(start: int) -> None:
+        some = rows[start : start + images.chunk]
+        for at, (image, label) in enumerate(images.read(some), start):
+            image = repeated(image, channels)
+            if image.shape != like.shape:
+                raise differs(image, images.place(int(rows[at])), like, encoder)
+            x[at], labels[at] = image, label
+
+    threads = workers or dataset.cores()
+    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
+        for _ in pool.map(work, range(0, len(rows), images.chunk)):
+            pass
+    return x, labels

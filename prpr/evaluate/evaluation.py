@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from prpr.errors import ConfigError
-from prpr.evaluate import choose, conventions, seeds, views
+from prpr.evaluate import arrays, choose, conventions, seeds, views
 from prpr.evaluate.features import Features, Settings, channels_of
-from prpr.evaluate.inputs import Given, Input, names, open_input
+from prpr.evaluate.inputs import Given, Input, check_truncation, names, open_input
 from prpr.evaluate.result import Numbers, Result, Seeds
-from prpr.metrics import Options, Replicates, Statistics, intervals, registry
+from prpr.metrics import Options, Replicates, Statistics, checks, intervals, registry
 from prpr.metrics.family import Progress
 from prpr.metrics.groups import FAKE, REAL
 
@@ -62,10 +62,14 @@ def evaluate(
       level: probability that an interval covers.
       seed: of shuffles, groups, folds and fitted encoders.
       batch, workers: images computed at once, threads that read; 0 is as many as is usual.
-      per_class: also precision and recall of each class, of samples with classes.
+      per_class: also precision and recall of each class, of samples with classes; of several
+        seeds their mean.
       truncation: also these truncations of a run's generator.
-      sheet: PNG to write of the samples nearest to training images.
+      sheet: PNG to write of the samples nearest to training images; of several seeds the first's.
       progress: called as work is done.
+
+    What the settings alone decide is refused before any image is encoded, encoders without weights
+    too.
 
     Raises:
       ConfigError: names or settings that cannot be used.
@@ -76,26 +80,34 @@ def evaluate(
     for name in wanted:
         registry.family_of(name)
     intervals.check_level(level)
+    choose.check_numbers(n_real=n_real, n_fake=n_fake, batch=batch, workers=workers)
+    choose.check_seed(seed)
     chosen = conventions.choose(convention, k, k_coverage, encoder, resize)
+    checks.check_settings({"k": chosen.k, "k_coverage": chosen.k_coverage})
     choose.check_encoder(chosen.encoder, chosen.resize)
     options = Options(chosen.k, chosen.k_coverage, level, seed=seed, progress=progress)
+    given, others = _several("fake", fake), [] if compare is None else _several("compare", compare)
+    check_truncation(truncation, given, "fake")
 
     reference = open_input(real, "real")
     trained = None if train is None else open_input(train, "train")
     draw = n_fake or conventions.get(convention).n_fake or reference.size
-    given = names(fake)
-    fakes = [open_input(one, "fake", draw) for one in given]
-    rivals = [] if compare is None else [open_input(x, "compare", draw) for x in names(compare)]
+    fakes = [open_input(one, "fake", draw, seed=seed) for one in given]
+    rivals = [open_input(one, "compare", draw, seed=seed) for one in others]
     sets = [reference, *fakes, *rivals]
     if sheet is not None:
         views.check_sheet(sheet, trained or reference, fakes[0])
+    if per_class:
+        views.check_classes(reference, *fakes)
     n_real, n_fake, said = conventions.sizes(convention, reference, sets[1:], n_real, n_fake)
-    conventions.check_enough(sets, options, [n_real, *[n_fake] * len(sets[1:])])
     spec, resized = choose.encoder_name(wanted, sets, chosen.encoder, chosen.resize)
     wanted = choose.metric_names(wanted, sets, spec)
+    taken = [n_real, *(n_fake if one.size else 0 for one in sets[1:])]
+    conventions.check_enough(wanted, sets, options, taken)
     channels = channels_of(*sets, trained)
     settings = Settings(spec, resized, seed, batch, workers, trained, channels, progress)
     work = _Work(settings, options, reference, trained, n_real, n_fake, convention)
+    work.ready(wanted, sets)
 
     found = [work.replicates(wanted, one) for one in fakes]
     mean = {name: seeds.pooled([one[name] for one in found]) for name in wanted}
@@ -105,19 +117,24 @@ def evaluate(
     comparison = {name: intervals.compare(mean[name], rival[name], level) for name in rival}
     made_by = choose.known(work.real(spec), *(work.given(one, spec) for one in fakes))
     said += [*chosen.said, *work.said, *choose.not_used(chosen.encoder, spec, made_by)]
+    said += choose.other_resize(sets, chosen.resize)
+    said += arrays.ranges(one for one in (*sets, trained) if one)
     said += choose.not_published({name: work.others.get(name, made_by) for name in wanted})
     if any(one.k is not None for one in numbers.values()):
         said += conventions.few(n_real, n_fake)
     said += [note for one in (*mean.values(), *rival.values()) for note in one.notes]
-    classes = work.per_class(fakes[0]) if per_class else None
+    classes = work.per_class(fakes) if per_class else None
+    said += classes.notes if classes is not None else ()
     swept = tuple((t, work.truncated(wanted, given, t, draw)) for t in truncation)
     drawn = None if sheet is None else work.sheet(sheet, fakes[0])
+    if sheet is not None and len(fakes) > 1:
+        said.append(f"the sheet shows samples of {fakes[0].name}, the first of {len(fakes)} seeds")
     said += [line for one in (*sets, trained) if one for line in one.notes.lines()]
     return Result(
         metrics=numbers,
         level=level,
         n_real=n_real,
-        n_fake=n_fake,
+        n_fake=n_fake if all(one.size for one in fakes) else 0,
         encoder=made_by,
         k=options.k,
         k_coverage=options.k_dc,
@@ -135,6 +152,14 @@ def evaluate(
         truncation=swept,
         sheet=drawn,
     )
+
+
+def _several(side: str, given: Given) -> list[Given]:
+    """The sets of samples of one side; ConfigError for none."""
+    found = names(given)
+    if not found:
+        raise ConfigError(f"{side}={given!r} names no samples: give one set or several")
+    return found
 
 
 class _Work:
@@ -161,6 +186,13 @@ class _Work:
         self._rows = conventions.shuffled(n_real, reference.size, options.seed, REAL)
         self.said: list[str] = []
         self.others: dict[str, str] = {}
+
+    def ready(self, wanted: Sequence[str], sets: Sequence[Input]) -> None:
+        """Loads every encoder that the metrics need, so that one that is missing costs no work."""
+        spec, images = self._settings.encoder, [one for one in sets if one.images is not None]
+        for name in dict.fromkeys([spec, *(choose.encoder_of(spec, one) for one in wanted)]):
+            if name is not None:
+                self._features.encoder(name, images[0])
 
     def real(self, encoder: str | None) -> Statistics:
         """The reference."""
@@ -233,7 +265,9 @@ class _Work:
         """Whether μ and Σ beside the reference's images are those that a convention means."""
         if self._reference.moments is None:
             return False
+        # Published ones are of images that TensorFlow resized: fakes must be resized so, too.
         used = self._convention == "adm" and spec == "inception"
+        used = used and self._settings.resize == "legacy_tf"
         used = used and len(self._reference.moments[0]) == _INCEPTION_WIDTH
         self.said.append(
             f"{self._reference.name} holds mu and sigma beside its images: "
@@ -246,13 +280,13 @@ class _Work:
         assert self._reference.moments is not None  # `_use_moments` has looked
         return choose.moments(self._reference, self.real(encoder).encoder)
 
-    def per_class(self, one: Input) -> views.PerClass:
-        """Precision and recall of each class."""
+    def per_class(self, fakes: Sequence[Input]) -> views.PerClass:
+        """Precision and recall of each class, the mean over seeds."""
         spec = self._settings.encoder
         equal = conventions.get(self._convention).equal
         return views.per_class(
             (self._reference.name, self.real(spec)),
-            (one.name, self.fake(one, spec)),
+            [(one.name, self.fake(one, spec)) for one in fakes],
             self._options,
             equal,
         )
@@ -261,9 +295,8 @@ class _Work:
         self, wanted: Sequence[str], given: Sequence[Given], truncation: float, n: int
     ) -> Numbers:
         """The numbers at a truncation of the generator's latents."""
-        if not truncation > 0:
-            raise ConfigError(f"--truncation={truncation:g} must be a number above 0")
-        opened = [open_input(one, "fake", n, truncation) for one in given]
+        seed = self._options.seed
+        opened = [open_input(one, "fake", n, truncation, seed) for one in given]
         found = [self.replicates(wanted, one) for one in opened]
         for one in opened:
             self._features.forget(one)

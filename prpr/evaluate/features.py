@@ -79,7 +79,7 @@ class Features:
             made,
             rows=rows,
             channels=self.settings.channels,
-            like=like,
+            like=None if made.batch else like,
             batch=self.settings.batch,
             workers=self.settings.workers,
             about={
@@ -102,6 +102,7 @@ class Features:
                 s.resize or "clean",
                 seed=s.seed,
                 batch=s.batch,
+                workers=s.workers,
                 train=s.train,
                 example=image,
             )

@@ -5,7 +5,9 @@ Notation: a source has `size` images, numbered from 0; `read(rows)` gives some o
 """
 
 import array
+import functools
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +28,8 @@ class Images(Protocol):
     Attributes:
       size: how many there are.
       channels: 1 where all are known to be grey, else 3.
-      class_names: names of the classes by number; None where images have no classes.
+      class_names: names of the classes by number; empty where the numbers are all there is;
+        None where images have no classes.
       chunk: how many images one thread should read at once.
       notes: what was met on the way.
     """
@@ -57,7 +60,7 @@ class Folder:
       root: the folder.
       notes: of this source.
       resolution: side of a square that images are cut and resized to as for training
-        (`prpr.data.decode`); 0 leaves them as they are.
+        (`prpr.data.decode`), after the rules of `pixels`; 0 leaves them as they are.
 
     Raises:
       DataError: no image in it.
@@ -160,12 +163,13 @@ class Records:
     Args:
       records: of `prpr.data.tfds.Copy`.
       notes, resolution: as `Folder`.
+      pad: images smaller than `resolution` are put in the middle of zeros, as for training.
     """
 
     channels, chunk = 3, 4
 
-    def __init__(self, records: Any, notes: Notes, resolution: int = 0):
-        self.notes, self._records, self._decode = notes, records, _decoder(resolution)
+    def __init__(self, records: Any, notes: Notes, resolution: int = 0, pad: bool = False):
+        self.notes, self._records, self._decode = notes, records, _decoder(resolution, pad)
         self.size = len(records)
         if not self.size:
             raise DataError(f"{notes.name} holds no image: name another split")
@@ -200,8 +204,7 @@ class Array:
         white; or floats in [`low`, 1].
       notes: of this source.
       labels: (N,) integers, or None.
-      class_names: their names; numbers by default.
-      low: 0 or -1, the value of black in floats.
+      low: 0 or -1, the value of black in floats; None of bytes.
     """
 
     chunk = 16
@@ -211,24 +214,21 @@ class Array:
         values: np.ndarray,
         notes: Notes,
         labels: np.ndarray | None = None,
-        class_names: Sequence[str] | None = None,
-        low: float = 0.0,
+        low: float | None = None,
     ):
-        self.notes, self._values, self._labels, self._low = notes, values, labels, low
+        self.notes, self._values, self._labels, self.low = notes, values, labels, low
         self.size, channels = len(values), values.shape[3]
         self.channels = channels if channels in (1, 3) else channels - 1
-        if labels is not None and class_names is None:
-            class_names = tuple(map(str, range(int(labels.max()) + 1)))
-        self.class_names: Sequence[str] | None = class_names
+        self.class_names: Sequence[str] | None = None if labels is None else ()
 
     def place(self, row: int) -> str:
         return f"image {row} of {self.notes.name}"
 
     def read(self, rows: np.ndarray) -> list[Picture]:
         x = np.asarray(self._values[rows])
-        if x.dtype != np.uint8:
-            x = (x.astype(np.float32) - self._low) * np.float32(255 / (1 - self._low))
-            x = np.rint(x).astype(np.uint8)
+        if self.low is not None:
+            x = (x.astype(np.float32) - self.low) * np.float32(255 / (1 - self.low))
+            x = np.rint(np.clip(x, 0, 255)).astype(np.uint8)
         if x.shape[3] in (2, 4):
             for row in rows[(x[..., -1] < 255).any(axis=(1, 2))]:
                 what = "images with transparent pixels, laid over white"
@@ -239,7 +239,10 @@ class Array:
 
 
 class Loaded:
-    """Images of a data set on disk, as training reads them (`prpr.data.FileDataset`)."""
+    """Images of a data set on disk, as training reads them (`prpr.data.FileDataset`).
+
+    That replaces what cannot be read by the next image, which is counted here.
+    """
 
     chunk = 32
 
@@ -248,33 +251,27 @@ class Loaded:
         self.channels = dataset.shape[2]
         names = tuple(dataset.class_names)
         self.class_names: Sequence[str] | None = names if len(names) > 1 else None
+        self._lock, self._told = threading.Lock(), set()
 
     def place(self, row: int) -> str:
         return self._dataset.items.place(int(self._dataset.rows[row]))
 
     def read(self, rows: np.ndarray) -> list[Picture]:
         batch = self._dataset.read(rows)
+        with self._lock:
+            new = [line for line in self._dataset.corrupt if line not in self._told]
+            self._told.update(new)
+        for line in new:
+            self.notes.count("images that cannot be read, each replaced by the next", line)
         labels = batch["label"].tolist() if self.class_names else [-1] * len(rows)
         return list(zip(batch["image"], labels, strict=True))
 
 
-def _decoder(resolution: int) -> Any:
+def _decoder(resolution: int, pad: bool = False) -> Any:
     """(encoded, place, notes) -> pixels; at a resolution, as images are prepared for training."""
     Image.init()  # Pillow loads its formats lazily, and not safely from several threads
     if not resolution:
         return pixels.decode
     from prpr.data import decode
 
-    cut = decode.Decoder(resolution)
-
-    def resized(encoded: bytes, place: str, notes: Notes) -> np.ndarray:
-        del notes
-        try:
-            return cut(encoded)
-        except Exception as error:  # decoders raise whatever they trip over
-            raise DataError(
-                f"cannot read the image {place} ({type(error).__name__}: {error}): make it again, "
-                "or remove it"
-            ) from None
-
-    return resized
+    return functools.partial(pixels.decode, cut=decode.Decoder(resolution, pad=pad))

@@ -6,11 +6,12 @@
     WORKDIR?lam=5&seed=0              samples of a prpr run; ?run=control, ?run=base; see `runs`
     WORKDIR?real, WORKDIR?train       a prpr run's held-out data, and its training data
 
-Folders and TFDS copies also take resolution=R: images are then cut and resized as for training.
+Folders and TFDS copies also take resolution=R: images are then cut and resized as for training,
+after the rules of `pixels`.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,6 @@ class Input(NamedTuple):
       images: the source, or None where features are given.
       stats: features or moments as they were given, or None.
       moments: μ and Σ that a file holds beside its images.
-      class_names: names of the labels, or None.
     """
 
     name: str
@@ -43,7 +43,6 @@ class Input(NamedTuple):
     images: Images | None = None
     stats: Statistics | None = None
     moments: tuple[np.ndarray, np.ndarray] | None = None
-    class_names: Sequence[str] | None = None
 
     @property
     def size(self) -> int:
@@ -56,7 +55,9 @@ class Input(NamedTuple):
         return self.stats
 
 
-def open_input(given: Given, side: str, n: int = 0, truncation: float | None = None) -> Input:
+def open_input(
+    given: Given, side: str, n: int = 0, truncation: float | None = None, seed: int = 0
+) -> Input:
     """Opens a set of samples; reads no image yet.
 
     Args:
@@ -65,19 +66,28 @@ def open_input(given: Given, side: str, n: int = 0, truncation: float | None = N
       side: what it is to the caller ("real", "fake", "train"), for messages.
       n: how many samples a generator should make; 0 is as many as its run scored.
       truncation: of a generator's latents; None is the run's own.
+      seed: of the shuffle, where a run's samples are more than n.
 
     Raises:
-      ConfigError: a name that cannot be understood.
+      ConfigError: a name that cannot be understood, or truncation of what is no generator.
       DataError: nothing there, or nothing that can be used; names the file and the mend.
     """
     if isinstance(given, str | Path):
-        return _named(str(given), n, truncation)
+        return _named(str(given), n, truncation, seed)
+    if truncation is not None:
+        raise _no_generator(f"the {side} set")
     if isinstance(given, Statistics):
         return _features(given, Notes(side))
     notes = Notes(f"the {side} array")
     if hasattr(given, "read") and hasattr(given, "chunk"):
         return _images(given)
-    x = np.asarray(given)
+    try:
+        x = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"the {side} samples are a {type(given).__name__} and no array ({error}): give (N, D) "
+            "features or (N, H, W, C) images"
+        ) from None
     if x.ndim == 2:
         return _features(statistics(x, place=f"the {side} features"), notes)
     return _images(arrays.images(x, notes))
@@ -98,18 +108,54 @@ def names(given: Given) -> list[Given]:
     return [given]
 
 
-def _named(text: str, n: int, truncation: float | None) -> Input:
+def check_truncation(values: Iterable[float], given: Iterable[Given], side: str) -> None:
+    """Raises where these truncations cannot be measured, before anything is.
+
+    Args:
+      values: bounds of the latents.
+      given: sets of samples, which must be of runs that can draw anew.
+      side: what they are to the caller, for messages.
+
+    Raises:
+      ConfigError: a bound that is not above 0, or samples of no generator.
+      CheckpointError: a run without a checkpoint.
+    """
+    values = list(values)
+    for value in values:
+        if not isinstance(value, int | float | np.number) or not value > 0:
+            raise ConfigError(f"--truncation={value!r} must be a number above 0")
+    for one in given if values else ():
+        path, query = _split(str(one)) if isinstance(one, str | Path) else (None, {})
+        if path is None or not _is_run(path):
+            name = str(one) if isinstance(one, str | Path) else f"the {side} set"
+            raise _no_generator(name)
+        from prpr.evaluate import runs  # JAX, which images and features do not need
+
+        runs.check_generator(path, query, str(one))
+
+
+def _no_generator(name: str) -> ConfigError:
+    return ConfigError(f"{name} is no run of prpr: truncation needs a generator, WORKDIR?lam=5")
+
+
+def _split(text: str) -> tuple[Path, dict[str, str]]:
+    """(the path, the parts after the "?")."""
+    path = Path(text).expanduser()
+    if "?" not in text or path.exists():
+        return path, {}
+    head, _, rest = text.partition("?")
+    return Path(head).expanduser(), dict(_pair(part) for part in rest.split("&") if part)
+
+
+def _named(text: str, n: int, truncation: float | None, seed: int) -> Input:
     notes = Notes(text)
     if text.startswith("tfds:"):
         return _only_images(_tfds(text, notes), truncation)
-    path, query = Path(text).expanduser(), {}
-    if "?" in text and not path.exists():
-        head, _, rest = text.partition("?")
-        path, query = Path(head).expanduser(), dict(_pair(part) for part in rest.split("&") if part)
+    path, query = _split(text)
     if _is_run(path):
         from prpr.evaluate import runs  # JAX, which images and features do not need
 
-        return runs.open_run(path, query, notes, n, truncation)
+        return runs.open_run(path, query, notes, n, truncation, seed)
     if path.is_dir():
         _known(query, ("resolution",), text)
         resolution = arrays.check_resolution(query.get("resolution", ""), text)
@@ -124,9 +170,7 @@ def _named(text: str, n: int, truncation: float | None) -> Input:
 
 def _only_images(found: Input, truncation: float | None) -> Input:
     if truncation is not None:
-        raise ConfigError(
-            f"{found.name} is no run of prpr: truncation needs a generator, WORKDIR?lam=5"
-        )
+        raise _no_generator(found.name)
     return found
 
 
@@ -155,22 +199,24 @@ def _known(query: dict[str, str], known: Iterable[str], place: str) -> None:
 
 
 def _images(source: Images) -> Input:
-    return Input(source.notes.name, source.notes, source, class_names=source.class_names)
+    return Input(source.notes.name, source.notes, source)
 
 
 def _features(stats: Statistics, notes: Notes) -> Input:
-    names = stats.about.get("class_names")
-    if names is None and stats.labels is not None:
-        names = tuple(map(str, range(int(stats.labels.max()) + 1)))
-    return Input(notes.name, notes, stats=stats, class_names=names)
+    told = stats.about.get("warnings")
+    for line in told if isinstance(told, list) else ():
+        notes.say(f"told when they were made: {line}")
+    return Input(notes.name, notes, stats=stats)
 
 
 def _file(path: Path, notes: Notes) -> Input:
     """An .npz or .npy file."""
-    held = arrays.read(path)
+    held = arrays.read(path, notes)
     name = arrays.chosen(held, str(path))
     if name is None:
         return _features(from_arrays(held, str(path)), notes)
+    if name == "features":
+        held[name] = arrays.features(held[name], str(path))
     x, moments = held[name], None
     labels = arrays.labels(held, len(x), str(path)) if x.ndim else None
     if {"mu", "sigma"} <= held.keys():
@@ -196,4 +242,5 @@ def _tfds(text: str, notes: Notes) -> Input:
         raise ConfigError(f"{text!r}: a TFDS split is written tfds:NAME/SPLIT[?data_dir=DIR]")
     resolution = arrays.check_resolution(query.get("resolution", ""), text)
     records = tfds.Copy(name, query.get("data_dir", "")).records(split)
-    return _images(Records(records, notes, resolution))
+    layout = tfds.LAYOUTS.get(name)
+    return _images(Records(records, notes, resolution, layout is not None and layout.pad))

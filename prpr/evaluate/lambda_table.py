@@ -1,5 +1,6 @@
 """λ trained for against λ measured, of all runs of a workdir: experiments/lambda_table.py."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +11,10 @@ from prpr.evaluate import choose, command, conventions, runs
 from prpr.evaluate.features import Features, Settings, channels_of
 from prpr.evaluate.inputs import open_input
 from prpr.jobs import Job
-from prpr.metrics import Options, trained_measured
+from prpr.metrics import Options, Statistics, checks, curves, intervals, trained_measured
 from prpr.metrics.family import Progress
 from prpr.metrics.groups import FAKE
 from prpr.run import lam_name
-
-ESTIMATORS = ("classifier", "knn")
 
 
 class Measured(NamedTuple):
@@ -66,6 +65,8 @@ def lambda_table(
 ) -> Measured:
     """Measures the frontier of every λ that a workdir's runs were trained for.
 
+    One run after the other: each is forgotten before the next is opened.
+
     Args:
       workdir: of experiments/finetune_biggan.py or train_gan.py.
       encoder: as `evaluate`; by default the one that the run was scored with.
@@ -77,40 +78,58 @@ def lambda_table(
       progress: called as work is done.
 
     Raises:
-      ConfigError: no workdir of a run, no run at a λ, an unknown encoder or estimator.
+      ConfigError: no workdir of a run, no run at a λ, an unknown encoder or estimator, a level or
+        a number that cannot be used.
       CheckpointError, DataError: runs or data that cannot be read.
     """
-    if estimator not in ESTIMATORS:
-        raise unknown_name("estimator", estimator, ESTIMATORS)
+    if estimator not in curves.ESTIMATORS:
+        raise unknown_name("estimator", estimator, curves.ESTIMATORS)
+    intervals.check_level(level)
+    if not checks.is_whole(n_fake) or n_fake < 0:
+        raise ConfigError(f"n_fake={n_fake!r} must be a whole number >= 0; 0 takes as many as real")
+    choose.check_encoder(encoder, resize)
     folder = Path(workdir).expanduser()
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is no workdir of a run: it has no config.json")
     cfg = runs.configuration(folder)
     seed = int(cfg.seeds[0]) if seed is None else seed
     lams = _trained(folder, seed, [float(lam) for lam in cfg.lams])
-    choose.check_encoder(encoder, resize)
 
     real, train = open_input(f"{folder}?real", "real"), open_input(f"{folder}?train", "train")
     count = n_fake or real.size
-    named = [f"{folder}?lam={lam!r}&seed={seed}" for lam in lams]
-    fakes = [open_input(name, "fake", count) for name in named]
     wanted = None if real.images is None else encoder or cfg.score.encoder
-    spec, resized = choose.encoder_name((), [real, *fakes], wanted, resize)
-    channels = channels_of(real, train, *fakes)
+    # Samples of the runs are what real ones are, points or images of as many channels.
+    spec, resized = choose.encoder_name((), [real], wanted, resize)
+    channels = channels_of(real, train)
     settings = Settings(spec, resized, 0, train=train, channels=channels, progress=progress)
     features = Features(settings, real)
     stats = features.of(real, np.arange(real.size), "real", spec)
-    sets = {}
-    for lam, fake in zip(lams, fakes, strict=True):
+    said = [*real.notes.lines(), *train.notes.lines()]
+    sizes: list[int] = []
+
+    def sets() -> Iterator[tuple[Statistics, Statistics]]:
+        for lam in lams:
+            yield stats, measured(lam)
+
+    def measured(lam: float) -> Statistics:
+        fake = open_input(f"{folder}?lam={lam!r}&seed={seed}", "fake", count)
         rows = conventions.shuffled(min(count, fake.size), fake.size, 0, FAKE)
-        sets[lam] = stats, features.of(fake, rows, f"λ={lam:g}", spec)
+        made = features.of(fake, rows, f"λ={lam:g}", spec)
+        features.forget(fake)
+        said.extend(fake.notes.lines())
+        sizes.append(made.n)
+        return made
+
     options = Options(level=level, progress=progress)
-    said = [line for one in (real, train, *fakes) for line in one.notes.lines()]
+    table = trained_measured.of_each(lams, sets(), options, estimator)
+    said += table.notes
+    if estimator == "knn":
+        said += conventions.few(stats.n, min(sizes))
     return Measured(
-        trained_measured.table(sets, options, estimator),
+        table,
         stats.encoder,
         stats.n,
-        min(one.n for _, one in sets.values()),
+        min(sizes),
         seed,
         estimator,
         tuple(dict.fromkeys(said)),

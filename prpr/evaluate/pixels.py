@@ -5,16 +5,19 @@
                               alpha channel instead, which shows the colours that nobody sees
   CMYK, YCbCr, Lab, HSV       Pillow's conversion, without a colour profile (counted)
   16 bits grey                divided by 257 and rounded (counted), so that white stays white;
-                              Pillow's own conversion clips at 255. RGB of 16 bits: Pillow keeps
-                              the upper byte of each
+                              Pillow's own conversion clips at 255
+  16 bits of other modes      Pillow keeps the upper byte of each channel (counted)
   32-bit or floating point    refused: what is white is not known
   animations, several pages   the first frame (counted)
+  orientation in EXIF         not applied, as in those libraries (counted); but Pillow turns TIFFs
 
-As in those libraries, an orientation in EXIF is not applied, nor a colour profile.
+A colour profile is not applied either. A PPM of 16 bits is scaled and rounded by Pillow.
 """
 
+import contextlib
 import io
 import os
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -26,6 +29,8 @@ EXTENSIONS = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 _WHITE = (255, 255, 255, 255)
+_PLAIN = ("1", "L", "P", "RGB")  # modes that need no rule but Pillow's own conversion
+_ORIENTATION = 0x0112
 
 
 def is_image(name: str) -> bool:
@@ -33,17 +38,31 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def decode(encoded: bytes, place: str, notes: Notes) -> np.ndarray:
+def decode(
+    encoded: bytes,
+    place: str,
+    notes: Notes,
+    cut: Callable[[bytes], np.ndarray] | None = None,
+) -> np.ndarray:
     """Pixels (H, W, 3) uint8.
+
+    Args:
+      encoded: the file.
+      place: where it is, for messages.
+      notes: what is met is counted there.
+      cut: brings an encoded image without transparency, of 8 bits, to its size
+        (`prpr.data.decode.Decoder`); None leaves the size.
 
     Raises:
       DataError: no image, a damaged one, or one whose range is not known; names it.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                notes.count("files of several frames, of which the first was taken", place)
-            return rgb(image, place, notes)
+            _count(image, place, notes)
+            if cut is not None and image.mode in _PLAIN and "transparency" not in image.info:
+                return cut(encoded)  # with its own faster way to decode a large JPEG
+            x = rgb(image, place, notes)
+        return x if cut is None else cut(_encoded(x))
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -53,11 +72,32 @@ def decode(encoded: bytes, place: str, notes: Notes) -> np.ndarray:
     raise DataError(f"cannot read the image {place} ({reason}): make it again, or remove it")
 
 
+def _count(image: Image.Image, place: str, notes: Notes) -> None:
+    """Counts what an image that was opened and not yet loaded has and its pixels do not say."""
+    if getattr(image, "n_frames", 1) > 1:
+        notes.count("files of several frames, of which the first was taken", place)
+    if not image.mode.startswith("I") and ";16" in str(getattr(image, "tile", "")):
+        notes.count("images of 16 bits a channel, of which Pillow keeps the upper 8", place)
+    if "exif" in image.info:
+        with contextlib.suppress(Exception):  # what is damaged there has no orientation
+            if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+                notes.count("images with an orientation in EXIF, which was not applied", place)
+
+
+def _encoded(x: np.ndarray) -> bytes:
+    """Pixels as a file without compression."""
+    stream = io.BytesIO()
+    Image.fromarray(x).save(stream, "PPM")
+    return stream.getvalue()
+
+
 def rgb(image: Image.Image, place: str, notes: Notes) -> np.ndarray:
     """Pixels (H, W, 3) uint8 of an open image; see the module's head. Raises as `decode`."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         return _wide(np.asarray(image), mode, place, notes)
+    if mode == "La":
+        image = image.convert("LA")  # Pillow has no other way on
     if mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode == "RGBA":

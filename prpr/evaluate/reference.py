@@ -1,4 +1,10 @@
-"""Statistics of a set of samples, made once and used again: what scripts/reference_stats writes."""
+"""Statistics of a set of samples, made once and used again: what scripts/reference_stats writes.
+
+Beside the encoder and the resize their `about` holds what they depend on: "convention" and "seed";
+"of", how many samples there were; and "warnings", which `evaluate` shows again.
+"""
+
+import dataclasses
 
 import numpy as np
 
@@ -29,14 +35,17 @@ def reference(
     Args:
       data: see `inputs`.
       encoder, resize, convention, train, seed, batch, workers, progress: as `evaluate`.
-      n: how many samples, by a shuffle; 0 is all.
+      n: how many samples, by a shuffle; 0 is all, also where the convention has a number, which
+        `evaluate` takes of them.
 
     Raises:
       As `evaluate`; and DataError for a file of moments alone.
     """
+    choose.check_numbers(n=n, batch=batch, workers=workers)
+    choose.check_seed(seed)
     chosen = conventions.choose(convention, encoder=encoder, resize=resize)
     choose.check_encoder(chosen.encoder, chosen.resize)
-    given = open_input(data, "real", n)
+    given = open_input(data, "real", n, seed=seed)
     trained = None if train is None else open_input(train, "train")
     if given.stats is not None and given.stats.features is None:
         raise DataError(f"{given.name} holds mu and sigma alone: there is nothing to be made of it")
@@ -47,9 +56,20 @@ def reference(
     settings = Settings(spec, resized, seed, batch, workers, trained, channels, progress)
     rows = conventions.shuffled(n or given.size, given.size, seed, REAL)
     made = Features(settings, given).of(given, rows, "data", spec)
-    warnings = [line for one in (given, trained) if one for line in one.notes.lines()]
-    made.about["warnings"] = warnings  # pyright: ignore[reportIndexIssue]
-    return made
+    said = [*chosen.said, *choose.other_resize([given], chosen.resize)]
+    if len(rows) < given.size:
+        said.append(
+            f"{len(rows)} of the {given.size} samples of {given.name}, by a shuffle of seed {seed}"
+        )
+    said += [line for one in (given, trained) if one for line in one.notes.lines()]
+    about = {
+        **made.about,
+        "convention": convention,
+        "seed": seed,
+        "of": given.size,
+        "warnings": said,
+    }
+    return dataclasses.replace(made, about=about)  # the caller's own stays as it was
 
 
 def encode_images(images: Given, encoder: str = "inception", **settings) -> np.ndarray:

@@ -31,7 +31,8 @@ class Result:
       n_real, n_fake: samples that were used; 0 where a file of moments does not say, in JSON null.
       encoder: what made the features.
       encoders: {metric: encoder} of the metrics that use another one.
-      k, k_coverage: neighbours of precision and recall, and of density and coverage.
+      k, k_coverage: neighbours of precision and recall, and of density and coverage; some metrics
+        have a k of their own, which is in their `Estimate`.
       seed: of shuffles, groups and folds.
       convention, resize: by name; resize is None where features were given.
       real, fake, compare: the names of the samples.
@@ -67,6 +68,8 @@ class Result:
         """One object of plain values; NaN and infinities as `prpr.record` writes them."""
         out: dict[str, Any] = {
             "metrics": self._numbers(self.metrics),
+            "real": self.real,
+            "fake": self.fake,
             "n_real": self.n_real or None,
             "n_fake": self.n_fake or None,
             "encoder": self.encoder,
@@ -80,8 +83,13 @@ class Result:
         }
         if self.encoders:
             out["encoders"] = dict(self.encoders)
+        if self.compare is not None:
+            out["compare"] = self.compare
         if self.comparison is not None:
-            out["comparison"] = {name: one._asdict() for name, one in self.comparison.items()}
+            out["comparison"] = {
+                name: {**one._asdict(), "level": self.level}
+                for name, one in self.comparison.items()
+            }
         if self.seeds is not None:
             out["seeds"] = {
                 "names": list(self.seeds.names),
@@ -110,10 +118,20 @@ class Result:
             }
             for name, numbers in found.classes.items()
         }
-        return {"classes": rows, "worst": found.worst, "left_out": found.left_out}
+        left_out = {
+            name: {"n_real": n_real, "n_fake": n_fake}
+            for name, (n_real, n_fake) in found.left_out.items()
+        }
+        return {"classes": rows, "worst": found.worst, "left_out": left_out}
 
     def _numbers(self, numbers: Numbers) -> dict[str, Any]:
         return {
-            name: {"value": e.value, "low": e.low, "high": e.high, "level": self.level}
+            name: {
+                "value": e.value,
+                "low": e.low,
+                "high": e.high,
+                "level": self.level,
+                **({} if e.k is None else {"k": e.k}),
+            }
             for name, e in numbers.items()
         }

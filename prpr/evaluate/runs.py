@@ -6,34 +6,73 @@
     WORKDIR?train             its training data
 
 Without a seed it is the first of the configuration. Stored samples are taken where they are
-enough; else new ones are drawn as for its scores: the averaged generator (the best checkpoint
-where `score.checkpoint` says so), standing statistics and truncation as configured, classes as
-they are held out, and the same latents for all runs.
+enough, by a seeded shuffle, since they are sorted as the held-out data are; else new ones are
+drawn as for the scores of WORKDIR: the averaged generator (the best checkpoint where
+`score.checkpoint` says so), standing statistics and truncation as configured, classes as they
+are held out, by a shuffle where there are fewer. Which of both is said. New latents are those of
+the run's seed: runs of one seed share them, as all stored samples do, and a comparison that takes
+both runs' samples for independent errs on the wide side; of several seeds `seeds` knows.
 """
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from prpr import build, checkpoint, config, data, record, run, sampling, score, train
+from prpr import build, checkpoint, config, data, record, run, sampling, score, train, weights
+from prpr.checkpoint.files import steps
 from prpr.errors import CheckpointError, ConfigError, DataError, unknown_name
-from prpr.evaluate import arrays
+from prpr.evaluate import arrays, conventions
 from prpr.evaluate.images import Array, Loaded
 from prpr.evaluate.inputs import Input
 from prpr.evaluate.notes import Notes
 from prpr.jobs import Job, check_same, settings
 from prpr.metrics import statistics
+from prpr.metrics.groups import FAKE
 from prpr.sweep.tasks import from_plain
 
 _PARTS = ("lam", "run", "seed", "real", "train")
+_SEEDS = 2  # what is folded into the latents' key before a seed; standing statistics have 1
+
+
+class _Source(NamedTuple):
+    """Where a run's generator is: checkpoints, or converted weights; `cfg` is what it is of."""
+
+    cfg: config.Config
+    where: Path
+    converted: bool = False
+
+    def best(self) -> int | None:
+        """The best step, where it is the one to be scored and there is one; else None."""
+        asked = self.cfg.score.checkpoint == "best" and not self.converted
+        return checkpoint.best(self.where) if asked else None
+
+    def step(self) -> int | None:
+        """The step that is scored; None where there is no checkpoint of it."""
+        if self.converted:
+            return None
+        best = self.best()
+        return checkpoint.latest(self.where) if best is None else best
+
+    def told(self) -> str:
+        """The generator in words."""
+        if self.converted:
+            return f"the weights in {self.where}"
+        step, which = self.step(), "last" if self.best() is None else "best"
+        return f"the {which} checkpoint" + (f", step {step}" if step is not None else "")
 
 
 def open_run(
-    folder: Path, query: dict[str, str], notes: Notes, n: int = 0, truncation: float | None = None
+    folder: Path,
+    query: dict[str, str],
+    notes: Notes,
+    n: int = 0,
+    truncation: float | None = None,
+    seed: int = 0,
 ) -> Input:
     """Opens what a query asks of a run's workdir; see the module's head.
 
@@ -43,15 +82,52 @@ def open_run(
       notes: of this input.
       n: how many samples; 0 is as many as were stored or are held out.
       truncation: of the latents; None is the configuration's.
+      seed: of the shuffle.
 
     Raises:
       ConfigError: a query that cannot be understood, or no such run.
       CheckpointError: no checkpoint, a damaged one, or one of an unfinished run.
       DataError: data that cannot be loaded.
     """
+    asked = _asked(folder, query, notes.name)
+    cfg = configuration(folder)
+    if asked in ("real", "train"):
+        if truncation is not None:
+            raise _is_data(notes.name)
+        parts = build.splits(cfg)
+        held_out = asked == "real"
+        return _data(parts.held_out(cfg.score.split) if held_out else parts.train, notes)
+    job = _job(folder, cfg, query)
+    # The base's samples are stored here, too, as this workdir scored them.
+    stored = folder / "samples" / f"{job.run}.npz"
+    if truncation is None and stored.is_file():
+        found = _stored(stored, _source(folder, cfg, job), notes, n, seed)
+        if found is not None:
+            return found
+    return _drawn(_source(folder, cfg, job, needed=True), job, notes, n, truncation, seed)
+
+
+def check_generator(folder: Path, query: dict[str, str], name: str) -> None:
+    """Raises unless a query asks for a run whose generator is there.
+
+    Raises:
+      ConfigError: a query that cannot be understood, of data, or of no such run.
+      CheckpointError: no checkpoint.
+    """
+    if _asked(folder, query, name) in ("real", "train"):
+        raise _is_data(name)
+    cfg = configuration(folder)
+    job = _job(folder, cfg, query)
+    source = _source(folder, cfg, job, needed=True)
+    if not source.converted and checkpoint.latest(source.where) is None:
+        raise _no_checkpoint(source.where, job)
+
+
+def _asked(folder: Path, query: dict[str, str], name: str) -> str:
+    """Which one of "lam", "run", "real" and "train" a query asks for; ConfigError for another."""
     for part in query:
         if part not in _PARTS:
-            raise unknown_name(f"part of {notes.name!r} after the '?',", part, _PARTS)
+            raise unknown_name(f"part of {name!r} after the '?',", part, _PARTS)
     asked = [part for part in ("lam", "run", "real", "train") if part in query]
     if len(asked) != 1:
         held = ", ".join(runs_of(folder)) or "none"
@@ -59,22 +135,18 @@ def open_run(
             f"{folder} is the workdir of a run: say which samples with one of ?lam=5, "
             f"?run=control, ?run=base, ?real, ?train; it holds {held}"
         )
-    cfg = configuration(folder)
-    if asked[0] in ("real", "train"):
-        if truncation is not None:
-            raise ConfigError(f"{notes.name} is data: truncation needs a generator, ?lam=5")
-        parts = build.splits(cfg)
-        held_out = asked[0] == "real"
-        return _data(parts.held_out(cfg.score.split) if held_out else parts.train, notes)
-    job = _job(folder, cfg, query)
-    if job.name == "base":
-        folder, cfg = _base(folder, cfg, job)
-    stored = folder / "samples" / f"{job.run}.npz"
-    if truncation is None and stored.is_file():
-        found = _stored(stored, notes, n)
-        if found.size >= n:
-            return found
-    return _drawn(folder, cfg, job, notes, n, truncation)
+    return asked[0]
+
+
+def _is_data(name: str) -> ConfigError:
+    return ConfigError(f"{name} is data: truncation needs a generator, ?lam=5")
+
+
+def _no_checkpoint(where: Path, job: Job) -> CheckpointError:
+    return CheckpointError(
+        f"no checkpoint of {job.run} in {where}, and no stored samples that are enough: train "
+        "it, or ask for fewer samples with --n_fake"
+    )
 
 
 def configuration(folder: Path) -> config.Config:
@@ -103,16 +175,26 @@ def _job(folder: Path, cfg: config.Config, query: dict[str, str]) -> Job:
     return job
 
 
-def _base(folder: Path, cfg: config.Config, job: Job) -> tuple[Path, config.Config]:
-    """(the base run's workdir, its configuration)."""
+def _source(folder: Path, cfg: config.Config, job: Job, *, needed: bool = False) -> _Source:
+    """Where the generator of a job is; CheckpointError for a base that is not there if `needed`."""
+    where = folder / "checkpoints" / job.run
+    if job.name == "control":
+        return _Source(config.control_of(cfg), where)
+    if job.name != "base" or where.is_dir():  # experiments/train_gan.py's workdir has its base
+        return _Source(cfg, where)
     home = Path(cfg.base.path).expanduser() if cfg.base.path else folder / "base"
-    if (folder / "checkpoints" / job.run).is_dir():
-        return folder, cfg  # a workdir of experiments/train_gan.py
+    if cfg.base.path and weights.is_weights(home):
+        return _Source(cfg, home, converted=True)
     if not (home / "config.json").is_file():
-        raise CheckpointError(
-            f"the base run of {folder} is not in {home}: name the workdir that holds it"
-        )
-    return home, configuration(home)
+        if needed:
+            raise CheckpointError(
+                f"the base run of {folder} is not in {home}: name the workdir that holds it"
+            )
+        return _Source(cfg, home)
+    own = configuration(home)
+    # It is drawn as this workdir scores it, on this one's data, which is the same.
+    own.score, own.data = cfg.score, cfg.data
+    return _Source(own, home / "checkpoints" / job.run)
 
 
 def _points(x: np.ndarray, labels: np.ndarray | None, notes: Notes) -> Input:
@@ -123,77 +205,103 @@ def _points(x: np.ndarray, labels: np.ndarray | None, notes: Notes) -> Input:
 
 def _data(dataset: data.AnyDataset, notes: Notes) -> Input:
     if isinstance(dataset, data.FileDataset):
-        source: Any = Loaded(dataset, notes)
-        return Input(notes.name, notes, source, class_names=source.class_names)
+        return Input(notes.name, notes, Loaded(dataset, notes))
     labels = dataset.labels if dataset.num_classes > 1 else None
     if len(dataset.shape) == 1:
         return _points(dataset.images, labels, notes)
-    source = Array(score.to_stored(dataset.images)["images"], notes, labels)
-    return Input(notes.name, notes, source, class_names=source.class_names)
+    return Input(notes.name, notes, Array(score.to_stored(dataset.images)["images"], notes, labels))
 
 
-def _stored(path: Path, notes: Notes, n: int) -> Input:
-    """The first n samples (0: all) that were stored, which are sets like the held-out items."""
-    held = arrays.read(path)
+def _stored(path: Path, origin: _Source, notes: Notes, n: int, seed: int) -> Input | None:
+    """n samples (0: all) of those that were stored, by a shuffle; None where they are fewer."""
+    held = arrays.read(path, notes)
     name = arrays.chosen(held, str(path))
     if name not in ("images", "points"):
         raise DataError(f"{path} holds neither images nor points: score the run again")
-    labels = arrays.labels(held, len(held[name]), str(path))
-    x = held[name][: n or None]
-    labels = None if labels is None else labels[: len(x)]
+    labels, x = arrays.labels(held, len(held[name]), str(path)), held[name]
+    if len(x) < n:
+        return None
+    step = origin.step()
+    older = step is not None and path.stat().st_mtime < os.path.getmtime(steps(origin.where)[step])
+    if older:
+        notes.say(
+            f"the stored samples are older than the checkpoint of step {step}: score the run "
+            f"again, or remove {path} and new ones are drawn"
+        )
+    of, taken = len(x), n or len(x)
+    if taken < of:
+        rows = conventions.shuffled(taken, of, seed, FAKE)
+        x, labels = x[rows], None if labels is None else labels[rows]
+    notes.say(
+        f"{taken} of the {of} samples that were stored for its score"
+        + (", by a seeded shuffle" if taken < of else "")
+        + f": of {origin.told()}, {_bounded(origin.cfg.score.truncation)}"
+    )
     if name == "points":
         return _points(x, labels, notes)
-    source = arrays.images(x, notes, labels)
-    return Input(notes.name, notes, source, class_names=source.class_names)
+    return Input(notes.name, notes, arrays.images(x, notes, labels))
+
+
+def _bounded(truncation: float) -> str:
+    return f"truncation {truncation:g}" if truncation else "without truncation"
 
 
 def _drawn(
-    folder: Path,
-    cfg: config.Config,
-    job: Job,
-    notes: Notes,
-    n: int,
-    truncation: float | None,
+    origin: _Source, job: Job, notes: Notes, n: int, truncation: float | None, seed: int
 ) -> Input:
     """Samples of a generator, made as they are read."""
-    if job.name == "control":
-        cfg = config.control_of(cfg)
+    cfg = origin.cfg
     parts = build.splits(cfg)
     system = build.system(cfg, parts.train)
-    net = _restored(folder, cfg, job, system, parts)
+    made = _converted if origin.converted else _restored
+    net = made(origin, job, system, parts)
     bound = cfg.score.truncation if truncation is None else truncation
     net, key = score.ready(cfg, system, net, bound)
+    key = jax.random.fold_in(jax.random.fold_in(key, _SEEDS), job.seed)
     held_out = parts.held_out(cfg.score.split)
     count = n or held_out.size
-    labels = np.resize(_classes(held_out, notes), count).astype(np.int32)
+    labels = _spread(_classes(held_out, notes), count, seed)
+    notes.say(f"{count} samples, drawn anew: of {origin.told()}, {_bounded(bound)}")
     drawn = {"truncation": bound, "batch": cfg.score.batch}
     own = labels if held_out.num_classes > 1 else None
     if len(held_out.shape) == 1:
         return _points(sampling.sample(system, net, labels, key, **drawn), own, notes)
     z = np.asarray(sampling.latents(key, count, system.dim_z, bound))
-    names = None if own is None else tuple(map(str, range(held_out.num_classes)))
+    names: Sequence[str] | None = None if own is None else ()
     if names is not None and isinstance(held_out, data.FileDataset):
         names = tuple(held_out.class_names)
     source = Generated(system, net, z, labels, cfg.score.batch, held_out.shape[2], names, notes)
-    return Input(notes.name, notes, source, class_names=names)
+    return Input(notes.name, notes, source)
 
 
-def _restored(
-    folder: Path, cfg: config.Config, job: Job, system: train.System, parts: build.Splits
-) -> train.Net:
+def _spread(known: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(count,) classes: all that are known as often as they go in, and of the rest a shuffle."""
+    whole, rest = divmod(count, len(known))
+    some = conventions.shuffled(rest, len(known), seed, FAKE)
+    return np.concatenate([*[known] * whole, known[some]]).astype(np.int32)
+
+
+def _converted(origin: _Source, job: Job, system: train.System, parts: build.Splits) -> train.Net:
+    """The averaged generator of a folder of converted weights of this configuration's model."""
+    del job, system
+    stored, info = weights.read_weights(origin.where)
+    shape, classes = parts.train.shape, parts.train.num_classes
+    model = origin.cfg.model.to_dict()
+    weights.check(origin.where, info, model, shape[0], classes, channels=shape[-1])
+    return train.Net(stored.ema["params"], stored.ema["extra"])
+
+
+def _restored(origin: _Source, job: Job, system: train.System, parts: build.Splits) -> train.Net:
     """The averaged generator of a finished run of this configuration's data and model."""
-    where = folder / "checkpoints" / job.run
+    where, cfg = origin.where, origin.cfg
     if checkpoint.latest(where) is None:
-        raise CheckpointError(
-            f"no checkpoint of {job.run} in {where}, and no stored samples that are enough: train "
-            "it, or ask for fewer samples with --n_fake"
-        )
+        raise _no_checkpoint(where, job)
     example = jax.ShapeDtypeStruct((2, *parts.train.shape), "float32")
     dials = build.dials(cfg, None)
     like = jax.eval_shape(
         lambda key, x: train.init(system, key, x, dials), jax.random.key(0), example
     )
-    step = checkpoint.best(where) if cfg.score.checkpoint == "best" else None
+    step = origin.best()
     state, meta = checkpoint.restore(where, like, step)
     saved, now = meta.get("settings", {}), settings(cfg)
     shared = [knob for knob in now if knob.startswith("model.")]
@@ -208,13 +316,16 @@ def _restored(
 
 
 def _classes(held_out: data.AnyDataset, notes: Notes) -> np.ndarray:
-    """Classes to draw: those of the held-out items, or each as often where they are not known."""
+    """Classes to draw: those of the held-out items, or every class once where not known."""
     if isinstance(held_out, data.Dataset):
         return held_out.labels
     known = held_out.items.labels
     if known is not None:
         return known[held_out.rows]
-    notes.say("classes were drawn each as often: those of the held-out images are not known")
+    notes.say(
+        "classes were drawn each as often, or by a shuffle where there are more classes than "
+        "samples: those of the held-out images are not known"
+    )
     return np.arange(held_out.num_classes)
 
 
@@ -226,7 +337,7 @@ class Generated:
       z, labels: (N, dim_z) and (N,): what each image is made of.
       batch: images at once.
       channels: of an image.
-      class_names: of the labels, or None where there is one class.
+      class_names: of the labels, () for numbers alone, or None where there is one class.
       notes: of this source.
     """
 

@@ -9,7 +9,7 @@ from prpr.metrics import Estimate
 
 def text(result: Result) -> str:
     """All of a result, for a terminal."""
-    r = result
+    r, own_k = result, any(one.k is not None for one in result.metrics.values())
     n_real, n_fake = (n or "unknown" for n in (r.n_real, r.n_fake))
     lines = [
         f"real     {r.real}  (n = {n_real})",
@@ -19,8 +19,12 @@ def text(result: Result) -> str:
         f"seed {r.seed}",
         "",
         *_table(
-            ["metric", "value", _level(r.level), *(["sd of seeds"] if r.seeds else [])],
-            [_row(r, name) for name in r.metrics],
+            [
+                *("metric", "value", _level(r.level)),
+                *(["k"] if own_k else []),
+                *(["sd of seeds"] if r.seeds else []),
+            ],
+            [_row(r, name, own_k) for name in r.metrics],
         ),
     ]
     if r.encoders:
@@ -42,9 +46,11 @@ def text(result: Result) -> str:
     return "\n".join([*lines, *(["", *(f"note: {w}" for w in r.warnings)] if r.warnings else [])])
 
 
-def _row(result: Result, name: str) -> list[str]:
+def _row(result: Result, name: str, own_k: bool) -> list[str]:
     one = result.metrics[name]
     row = [name, number(one.value), between(one.low, one.high)]
+    if own_k:
+        row.append("" if one.k is None else str(one.k))
     return [*row, number(result.seeds.sd[name])] if result.seeds else row
 
 
@@ -63,8 +69,9 @@ def _classes(result: Result, most: int = 20) -> list[str]:
     worst = ", ".join(f"{metric}: {name}" for metric, name in found.worst.items())
     lines.append(f"worst class, {worst}")
     if found.left_out:
-        few = ", ".join(found.left_out[:5]) + (" ..." if len(found.left_out) > 5 else "")
-        lines.append(f"{len(found.left_out)} classes have too few samples: {few}")
+        sizes = [f"{name} ({r} real, {f} fake)" for name, (r, f) in found.left_out.items()]
+        few = ", ".join(sizes[:5]) + (" ..." if len(sizes) > 5 else "")
+        lines.append(f"{len(sizes)} classes have too few samples: {few}")
     return lines
 
 
@@ -73,9 +80,11 @@ def _level(level: float) -> str:
 
 
 def number(x: float) -> str:
-    """A number with four digits; NaN and infinities by name."""
+    """Four decimals; five digits from 10 on, four below 0.1; NaN and infinities by name."""
     if not math.isfinite(x):
         return str(x)
+    if 0 < abs(x) < 0.1:
+        return f"{x:#.4g}"
     return f"{x:.4f}" if abs(x) < 10 else f"{x:.5g}"
 
 

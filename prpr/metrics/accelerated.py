@@ -2,14 +2,18 @@
 
 The interface and the answers are those of `screening.Host`: products in float32, and what is
 below thresholds, found on the devices; candidates are merged and verified on the host, so the
-distances, and every number made of them, are the host's own bit for bit.
+distances to neighbours, and what lies in a ball, are the host's own bit for bit. Only the distances
+of so many pairs in balls that `neighbours.inside` takes them from products may differ by their
+rounding, since pairs come in other pieces.
 
 The rows of a tile lie on the devices in equal parts, its columns on all of them. Blocks are
 padded to full multiples so that few programs are compiled; what is padded is at infinity.
 
-Products are in float32 (Precision.HIGHEST). TF32 or bfloat16 would be far outside the bound that
-`distances` proves, and both can be forced from outside (NVIDIA_TF32_OVERRIDE, XLA_FLAGS), so the
-first product is measured and refused if it is not of float32.
+Products are in float32 (Precision.HIGHEST), in what order is the device's own: so they are added
+block by block of columns, for the bound that `distances` proves holds for any order within a block.
+TF32 or bfloat16 would be far outside that bound, and both can be forced from outside
+(NVIDIA_TF32_OVERRIDE, XLA_FLAGS), so the first product is measured and refused if it is not of
+float32.
 """
 
 import functools
@@ -23,6 +27,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from prpr import errors
+from prpr.metrics.distances import chunk
 from prpr.metrics.screening import Entries, Host, above, stride
 
 _ROWS = "rows"
@@ -112,13 +117,17 @@ def _programs(mesh: Mesh) -> dict[str, Any]:
     """The compiled functions of one set of devices; a call compiles for each new shape."""
 
     def product(left: jax.Array, right: jax.Array, own: jax.Array, shape: jax.Array) -> jax.Array:
-        s = jax.lax.dot_general(
-            left[:, :-2],
-            right[:, :-2],
-            (((1,), (1,)), ((), ())),
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=jnp.float32,
-        )
+        width = left.shape[1] - 2
+        s = jnp.zeros((len(left), len(right)), jnp.float32)
+        for start in range(0, width, step := chunk(width)):
+            some = slice(start, min(start + step, width))
+            s += jax.lax.dot_general(
+                left[:, some],
+                right[:, some],
+                (((1,), (1,)), ((), ())),
+                precision=jax.lax.Precision.HIGHEST,
+                preferred_element_type=jnp.float32,
+            )
         s = s + left[:, -2:-1] + right[:, -1][None, :]
         row = jax.lax.axis_index(_ROWS) * len(left) + jnp.arange(len(left))[:, None]
         column = jnp.arange(len(right))[None, :]

@@ -11,7 +11,8 @@ Notation
 
 A sample that is as near to a training sample as that one is to its own nearest neighbour counts
 as memorised, so a training set against itself has authenticity 0. Where several training samples
-are equally near, any one of them decides.
+are equally near (up to rounding, `neighbours.closed`), the one with the largest ρ decides: a sample
+is authentic if it is so beside each of them.
 
 Perfect new samples do not have 1 but the probability that a sample and its nearest neighbour are
 NOT each other's nearest: 1/3 in one dimension, 0.38 in two, 0.60 for Gaussians in eight (N = 400),
@@ -29,9 +30,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prpr.metrics import checks, leave_out, neighbours
+from prpr.metrics import balls, checks, leave_out, neighbours
+from prpr.metrics.balls import Balls, Parts
 from prpr.metrics.family import Family, Options
-from prpr.metrics.groups import FAKE, REAL, split
+from prpr.metrics.groups import FAKE
 from prpr.metrics.intervals import Replicates
 from prpr.metrics.statistics import Statistics
 
@@ -45,7 +47,7 @@ class Memorised(NamedTuple):
       samples: (C,) which of the generated samples.
       nearest: (C, K) its K nearest training samples, ascending in distance.
       distances: (C, K) to these.
-      spacing: (C,) ρ of the nearest one.
+      spacing: (C,) ρ of the nearest one, the largest where several are equally near.
       ratio: (C,) distances[:, 0] / spacing, ascending: memorised where <= 1.
     """
 
@@ -62,9 +64,9 @@ def authentic(real: Statistics, fake: Statistics) -> np.ndarray:
     Raises:
       DataError: fewer than two training samples.
     """
-    near = _nearest(real, fake, 1)
-    spacing = neighbours.closed(real, neighbours.within(real, 1).distances[:, 0])
-    return near.distances[:, 0] > spacing[near.indices[:, 0]]
+    near = neighbours.nearest(real, fake, min(neighbours.LEAST, real.n))
+    least, spacing = near.distances[:, :1].T, neighbours.within(real, 1).distances.T
+    return least[0] > _decisive(real, fake, near, least, neighbours.closed(real, spacing))[0]
 
 
 def memorised(real: Statistics, fake: Statistics, count: int = 16, k: int = 4) -> Memorised:
@@ -85,9 +87,10 @@ def memorised(real: Statistics, fake: Statistics, count: int = 16, k: int = 4) -
     """
     checks.check_settings({"count": count, "k": k})
     k = min(k, real.n)
-    near = _nearest(real, fake, k)
-    spacing = neighbours.within(real, 1).distances[near.indices[:, 0], 0]
-    distance = near.distances[:, 0]
+    near = neighbours.nearest(real, fake, min(max(k, neighbours.LEAST), real.n))
+    least = near.distances[:, :1].T
+    spacing = _decisive(real, fake, near, least, neighbours.within(real, 1).distances.T)[0]
+    distance = least[0]
     ratio = np.where(distance > 0, np.inf, 0.0)
     np.divide(distance, spacing, out=ratio, where=spacing > 0)
     first = np.lexsort((distance, ratio))[:count]
@@ -99,27 +102,61 @@ def memorised(real: Statistics, fake: Statistics, count: int = 16, k: int = 4) -
 def _replicates(
     real: Statistics, fake: Statistics, names: tuple[str, ...], options: Options
 ) -> dict[str, Replicates]:
-    del names
-    real.needed("real")
-    fake.needed("fake")
-    leave_out.check_left("authenticity", {"real": real.n}, 1, options.groups)
-    cut = split(real.n, options.groups, options.seed, REAL)
-    near, at = leave_out.kept(lambda k: _nearest(real, fake, k), real.n, 1, cut)
-    distance = np.take_along_axis(near.distances, at.T, axis=1).T
-    index = np.take_along_axis(near.indices, at.T, axis=1).T
-    spacing = neighbours.closed(real, leave_out.radii(real, cut, 1))
-    authentic = distance > np.take_along_axis(spacing, index, axis=1)
-    theta = leave_out.means(authentic, split(fake.n, options.groups, options.seed, FAKE))
+    cuts, backend = leave_out.cuts(real, fake, options), options.backend
+    leave_out.check_left(names, cuts, ({"k": 1}, {}))
+
+    def ask(k: int) -> neighbours.Nearest:
+        k = min(max(k, neighbours.LEAST), real.n)
+        return neighbours.nearest(real, fake, k, backend=backend)
+
+    near, at = leave_out.kept(ask, real.n, 1, cuts[0])
+    least = np.take_along_axis(near.distances, at.T, axis=1).T
+    spacing = neighbours.closed(real, leave_out.radii(real, cuts[0], 1, backend=backend))
+    authentic = least > _decisive(real, fake, near, least, spacing, backend)
+    theta = leave_out.means(authentic, cuts[1])
     return {"authenticity": Replicates(theta, fake.n, "proportion", 1)}
 
 
-def _nearest(real: Statistics, fake: Statistics, k: int) -> neighbours.Nearest:
-    """The k <= N training samples nearest to each generated one, however few of these."""
-    m = fake.n
-    if m < k:
-        fake = fake.take(np.arange(k) % m)  # `across` asks for k samples of both
-    near = neighbours.across(real, fake, k)[1]
-    return neighbours.Nearest(near.distances[:m], near.indices[:m])
+class _Largest:
+    """The largest spacing among the training samples in each generated sample's ball."""
+
+    def __init__(self, spacing: np.ndarray, m: int):
+        self._spacing = spacing
+        self.found = np.full((len(spacing), m), -np.inf)
+
+    def add(self, at: np.ndarray, others: np.ndarray, parts: Parts) -> None:
+        inner, shells = parts
+        for found, spacing, shell in zip(self.found, self._spacing, shells, strict=True):
+            for here in (inner, shell):
+                np.maximum.at(found, at[here], spacing[others[here]])
+
+
+def _decisive(
+    real: Statistics,
+    fake: Statistics,
+    near: neighbours.Nearest,
+    least: np.ndarray,
+    spacing: np.ndarray,
+    backend: str = "auto",
+) -> np.ndarray:
+    """(R, M) the largest spacing among the training samples that are as near as the nearest.
+
+    Args:
+      near: (M, K) the nearest training samples, all N or as many as are seldom equally near.
+      least: (R, M) the distance to the nearest of those that count in a row.
+      spacing: (R, N), −∞ for those that do not.
+    """
+    tied = Balls(fake, balls.whole(fake.n), least)
+    largest = _Largest(spacing, fake.n)
+    at, column = np.nonzero(near.distances <= tied.top[:, None])
+    parts = tied.parts(at, near.distances[at, column])
+    largest.add(at, near.indices[at, column], parts)
+    more = near.distances[:, -1] <= tied.top
+    if near.distances.shape[1] < real.n and more.any():
+        reach = np.where(more, tied.top, -np.inf)
+        pairs = neighbours.pairs(real, fake, (None, reach), backend=backend)
+        balls.count(pairs, [balls.Use(FAKE, tied, [largest])])
+    return largest.found
 
 
 FAMILY = Family("authenticity", NAMES, NAMES.__contains__, _replicates)

@@ -4,103 +4,123 @@ Notation: centres i of n balls, cut into G groups; m other samples, cut into H. 
 (1 + G, ...) has the whole set in row 0, and in row 1 + g what holds without the centres of
 group g: their balls are gone, and the others' balls have grown to the next neighbour.
 
-The balls of row 0 are the least. What lies in them is counted once, by the centre's group, and
-only the shell between them and the largest balls is looked at row by row.
+What lies in the least ball of a centre, over the rows, is counted once, by the centre's group, and
+only the shell between it and the largest is looked at row by row. Whether a sample lies in a ball
+is decided exactly, with the ties of `neighbours.closed`, for every row.
 """
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from prpr.metrics import leave_out, neighbours
-from prpr.metrics.groups import Groups
+from prpr.metrics.groups import FAKE, REAL, Groups
 from prpr.metrics.statistics import Statistics
 
 Parts = tuple[np.ndarray, list[np.ndarray]]
 
 
+def whole(n: int) -> Groups:
+    """One group of all samples: nothing is left out."""
+    return Groups(np.arange(n), [0, n])
+
+
 class Balls:
     """Closed balls of one set, on the whole set and without each group.
 
-    radii (1 + G, n): row 0 of the whole set, the least of all; −∞ for those left out. With
-    one group nothing is left out: (1, n).
+    Attributes:
+      radii: (1 + G, n), −∞ for those left out. With one group nothing is left out: (1, n).
+      least, top: (n,) the least and the largest ball of each centre, in the rows that have it.
     """
 
-    def __init__(self, stats: Statistics, cut: Groups, k: int):
-        if len(cut.cut) == 2:
-            radii = neighbours.within(stats, k).distances[None, :, -1]
-        else:
-            radii = leave_out.radii(stats, cut, k)
+    def __init__(self, stats: Statistics, cut: Groups, radii: np.ndarray):
+        """`radii` are distances, that is without what makes balls closed."""
         self.radii = neighbours.closed(stats, radii)
         self.top = self.radii.max(axis=0)
+        self.least = np.where(self.radii > -np.inf, self.radii, np.inf).min(axis=0)
         self.label = cut.labels()
+
+    @classmethod
+    def around(
+        cls, stats: Statistics, cut: Groups, k: int, tile: int | None = None, backend: str = "auto"
+    ) -> "Balls":
+        """Balls to the k-th nearest other of a set, without each group of more than one."""
+        if len(cut.sizes) == 1:
+            near = neighbours.within(stats, k, tile=tile, backend=backend)
+            return cls(stats, cut, near.distances[None, :, -1])
+        return cls(stats, cut, leave_out.radii(stats, cut, k, tile=tile, backend=backend))
 
     def undecided(self, at: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
         """Whether bounds of distances from centres `at` leave open what lies in a ball."""
-        whole = self.radii[0, at]
-        out = (lower <= whole) & (upper > whole)
-        shell = np.flatnonzero((upper > whole) & (lower <= self.top[at]))
+        least = self.least[at]
+        out = (lower <= least) & (upper > least)
+        shell = np.flatnonzero((upper > least) & (lower <= self.top[at]))
         at, lower, upper = at[shell], lower[shell], upper[shell]
-        for row in self.radii[1:]:
+        for row in self.radii:
             radius = row[at]
             out[shell] |= (lower <= radius) & (upper > radius)
         return out
 
     def parts(self, at: np.ndarray, d: np.ndarray) -> Parts:
-        """Which pairs lie in the whole set's ball, and so in every row's that has the centre; and
-        for each group, which lie in the ball only when the group is left out."""
-        inner = d <= self.radii[0, at]
+        """Which pairs lie in a centre's least ball, and so in that of every row that has it; and
+        for each row, which of the others lie in its ball."""
+        inner = d <= self.least[at]
         shell = np.flatnonzero(~inner & (d <= self.top[at]))
         d, at = d[shell], at[shell]
-        return np.flatnonzero(inner), [shell[d <= row[at]] for row in self.radii[1:]]
+        return np.flatnonzero(inner), [shell[d <= row[at]] for row in self.radii]
 
 
 class Members:
-    """In how many balls each of m other samples lies."""
+    """In how many balls each of the other samples lies."""
 
-    def __init__(self, balls: Balls, m: int):
+    def __init__(self, balls: Balls, others: Groups):
+        m = len(others.order)
         self._label = balls.label
-        self._whole = np.zeros((max(len(balls.radii) - 1, 1), m), np.int64)  # by centres' group
-        self._more = np.zeros((len(balls.radii) - 1, m), np.int64)
+        rows = len(balls.radii)
+        self._inner = np.zeros((max(rows - 1, 1), m), np.int64)  # by centres' group
+        self._more = np.zeros((rows, m), np.int64)
 
     def add(self, at: np.ndarray, others: np.ndarray, parts: Parts) -> None:
-        m, (inner, shells) = self._whole.shape[1], parts
+        m, (inner, shells) = self._inner.shape[1], parts
         cell = self._label[at[inner]] * m + others[inner]
-        self._whole += np.bincount(cell, minlength=self._whole.size).reshape(self._whole.shape)
+        self._inner += np.bincount(cell, minlength=self._inner.size).reshape(self._inner.shape)
         for more, here in zip(self._more, shells, strict=True):
-            more += np.bincount(others[here], minlength=m)
+            if len(here):
+                more += np.bincount(others[here], minlength=m)
 
     def counts(self) -> np.ndarray:
         """(1 + G, m), or (1, m) where nothing is left out."""
-        total = self._whole.sum(axis=0, keepdims=True)
-        return (
-            total if not len(self._more) else np.vstack([total, total - self._whole + self._more])
-        )
+        total = self._inner.sum(axis=0, keepdims=True)
+        if len(self._more) > 1:
+            total = np.vstack([total, total - self._inner])
+        return total + self._more
 
 
 class Covered:
     """Which groups of the others have a sample in each ball."""
 
-    def __init__(self, balls: Balls, cut: Groups):
-        self._balls, self._label = balls, cut.labels()
-        n, h = balls.radii.shape[1], len(cut.sizes)
-        self._whole = np.zeros((n, h), bool)
-        self._more = np.zeros((len(balls.radii) - 1, n, h), bool)
+    def __init__(self, balls: Balls, others: Groups):
+        self._balls, self._label = balls, others.labels()
+        shape = balls.radii.shape[1], len(others.sizes)
+        self._inner = np.zeros(shape, bool)
+        self._more = np.zeros((len(balls.radii), *shape), bool)
 
     def add(self, at: np.ndarray, others: np.ndarray, parts: Parts) -> None:
         inner, shells = parts
-        self._whole[at[inner], self._label[others[inner]]] = True
+        self._inner[at[inner], self._label[others[inner]]] = True
         for more, here in zip(self._more, shells, strict=True):
             more[at[here], self._label[others[here]]] = True
 
     def any(self) -> np.ndarray:
         """(n,) whether the whole set's balls hold one of the others."""
-        return np.logical_or.reduce(self._whole, axis=1)
+        return np.logical_or.reduce(self._inner | self._more[0], axis=1)
 
     def shares(self) -> np.ndarray:
         """(1 + G, 1 + H) share of the balls that hold one of the others."""
         out = []
-        for row, radii in enumerate(self._balls.radii):
-            kept = radii > -np.inf
-            held = (self._whole | self._more[row - 1] if row else self._whole)[kept]
+        for more, radii in zip(self._more, self._balls.radii, strict=True):
+            held = (self._inner | more)[radii > -np.inf]
             groups = held.sum(axis=1)
             # Without group h the balls go that hold samples of h alone.
             lost = held[groups == 1].sum(axis=0)
@@ -109,48 +129,84 @@ class Covered:
         return np.array(out)
 
 
-class Tally:
-    """What the pairs in the balls add up to."""
+class Numbers:
+    """How many samples of each group of the others lie in each ball."""
 
-    def __init__(self, real: Balls, real_dc: Balls, fake: Balls, cuts: tuple[Groups, Groups]):
-        n, m = len(real.top), len(fake.top)
-        self.precise, self.dense = Members(real, m), Members(real_dc, m)
-        self.recalled, self.covered = Members(fake, n), Covered(real_dc, cuts[1])
-        self._balls = real, real_dc, fake
+    def __init__(self, balls: Balls, others: Groups):
+        self._radii, self._label = balls.radii, others.labels()
+        self._h = len(others.sizes)
+        size = balls.radii.shape[1] * self._h
+        self._inner = np.zeros(size, np.int32)
+        self._more = np.zeros((len(balls.radii), size), np.int32)
 
-    def add(self, pairs: neighbours.Pairs) -> None:
-        real, real_dc, fake = self._balls
+    def add(self, at: np.ndarray, others: np.ndarray, parts: Parts) -> None:
+        inner, shells = parts
+        cell = at.astype(np.int64) * self._h + self._label[others]
+        np.add.at(self._inner, cell[inner], 1)
+        for more, here in zip(self._more, shells, strict=True):
+            np.add.at(more, cell[here], 1)
 
-        def undecided(x: neighbours.Pairs) -> np.ndarray:
-            return (
-                real.undecided(x.i, x.lower, x.upper)
-                | real_dc.undecided(x.i, x.lower, x.upper)
-                | fake.undecided(x.j, x.lower, x.upper)
-            )
+    def rows(self) -> Iterator[np.ndarray]:
+        """For each row (n, H); 0 for the balls of a group that is left out."""
+        for more, radii in zip(self._more, self._radii, strict=True):
+            yield (self._inner + more).reshape(-1, self._h) * (radii > -np.inf)[:, None]
 
-        i, j, _, d, _ = pairs.decided(undecided)
-        self.precise.add(i, j, real.parts(i, d))
-        parts = real_dc.parts(i, d)
-        self.dense.add(i, j, parts)
-        self.covered.add(i, j, parts)
-        self.recalled.add(j, i, fake.parts(j, d))
+
+class Counter(Protocol):
+    """What adds up pairs of a centre and another sample; see `Balls.parts`."""
+
+    def add(self, at: np.ndarray, others: np.ndarray, parts: Parts) -> None: ...
+
+
+class Use(NamedTuple):
+    """Balls around the samples of one side, REAL or FAKE, and what is counted in them."""
+
+    side: int
+    balls: Balls
+    counters: Sequence[Counter]
+
+
+def count(pairs: Iterable[neighbours.Pairs], uses: Sequence[Use]) -> None:
+    """Adds all pairs of two sets to the counters; bounds are made as close as the balls ask."""
+
+    def undecided(x: neighbours.Pairs) -> np.ndarray:
+        found = [use.balls.undecided((x.i, x.j)[use.side], x.lower, x.upper) for use in uses]
+        return np.logical_or.reduce(found)
+
+    for some in pairs:
+        i, j, _, d, _ = some.decided(undecided)
+        for use in uses:
+            at, others = (i, j) if use.side == REAL else (j, i)
+            parts = use.balls.parts(at, d)
+            for counter in use.counters:
+                counter.add(at, others, parts)
+
+
+class Asked(NamedTuple):
+    """Balls around the samples of one side, to their k-th neighbour, and what is counted there."""
+
+    side: int
+    k: int
+    counter: type[Members] | type[Covered]
 
 
 def tally(
     pair: tuple[Statistics, Statistics],
     cuts: tuple[Groups, Groups],
-    k: int,
-    k_dc: int,
-    tile: int | None,
-    backend: str,
+    asked: Mapping[str, Asked],
+    ks: Collection[int],
+    tile: int | None = None,
+    backend: str = "auto",
     tick: neighbours.Tick | None = None,
-) -> Tally:
-    """Counts of both sets at k and k_dc; a pass over each set's own distances and one across.
+) -> dict[str, Any]:
+    """{name: counter} of what is asked; a pass over each set's own distances and one across.
 
     Args:
       pair: real and fake statistics.
       cuts: their groups; one group where nothing is left out.
-      k, k_dc: neighbours for precision and recall, and for density and coverage.
+      asked: by name; the sets must be large enough.
+      ks: neighbours that other metrics will ask for: the passes reach for them too, on each side
+        that is large enough.
       tile, backend: see `neighbours.within`.
       tick: called with (done, of 100).
     """
@@ -164,15 +220,29 @@ def tally(
 
         return step
 
-    for number, (one, cut) in enumerate(zip(pair, cuts, strict=True)):
+    made: dict[tuple[int, int], Balls] = {}
+    reach: list[np.ndarray | None] = [None, None]
+    for side, one, cut in zip((REAL, FAKE), pair, cuts, strict=True):
+        own = {x.k for x in asked.values() if x.side == side}
+        own |= {k for k in ks if k < leave_out.left(cut)}
+        if not own:
+            continue
         # The largest k first: the smaller ones come with it.
-        most = min(2 * max(k, k_dc) + 5, one.n - 1) if len(cut.cut) > 2 else max(k, k_dc)
-        neighbours.within(one, most, tile=tile, backend=backend, tick=stage(25 * number, 25))
-    real, real_dc = (Balls(pair[0], cuts[0], x) for x in (k, k_dc))
-    fake, fake_dc = (Balls(pair[1], cuts[1], x) for x in (k, k_dc))
-    found = Tally(real, real_dc, fake, cuts)
-    # As far as either k on both sides: metrics that look from the fakes need no further pass.
-    reach = np.maximum(real.top, real_dc.top), np.maximum(fake.top, fake_dc.top)
-    for some in neighbours.pairs(*pair, reach, tile=tile, backend=backend, tick=stage(50, 50)):
-        found.add(some)
-    return found
+        most = min(2 * max(own) + 5, one.n - 1) if len(cut.sizes) > 1 else max(own)
+        neighbours.within(one, most, tile=tile, backend=backend, tick=stage(25 * side, 25))
+        for k in own:
+            made[side, k] = Balls.around(one, cut, k, tile, backend)
+        reach[side] = np.max([made[side, k].top for k in own], axis=0)
+    counters = {
+        name: x.counter(made[x.side, x.k], cuts[FAKE if x.side == REAL else REAL])
+        for name, x in asked.items()
+    }
+    uses = [
+        Use(at[0], one, [counters[name] for name, x in asked.items() if (x.side, x.k) == at])
+        for at, one in made.items()
+    ]
+    pairs = neighbours.pairs(
+        *pair, (reach[0], reach[1]), tile=tile, backend=backend, tick=stage(50, 50)
+    )
+    count(pairs, [use for use in uses if use.counters])
+    return counters

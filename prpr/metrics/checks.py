@@ -20,8 +20,9 @@ def check_settings(settings: dict[str, int]) -> None:
 
 def check_rows(features: ArrayLike, place: str, rows: int = 8192) -> np.ndarray:
     """Features (N, D) as they are, not copied, or DataError; any real dtype is welcome."""
-    x = np.asarray(features)
-    if x.dtype.kind in "cOSUMm":
+    x = _array(features, place)
+    # Kind V is that of structures and raw bytes, but also of bfloat16.
+    if x.dtype.kind in "cOSUTMm" or x.dtype.type is np.void:
         raise errors.DataError(f"{place} must be real numbers, got dtype {x.dtype}")
     if x.ndim != 2:
         raise errors.DataError(
@@ -29,9 +30,16 @@ def check_rows(features: ArrayLike, place: str, rows: int = 8192) -> np.ndarray:
         )
     if x.shape[1] == 0:
         raise errors.DataError(f"{place} have no columns, shape {x.shape}: D must be >= 1")
+    wide = x.dtype.itemsize > 8  # what is finite there may not be in float64
+
+    def finite(block: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            found = np.isfinite(block.astype(np.float64) if wide else block)
+        return np.logical_and.reduce(found, axis=1)
+
     bad = np.concatenate(
         [
-            start + np.flatnonzero(~np.isfinite(x[start : start + rows]).all(axis=1))
+            start + np.flatnonzero(~finite(x[start : start + rows]))
             for start in range(0, max(len(x), 1), rows)
         ]
     )
@@ -45,7 +53,7 @@ def check_rows(features: ArrayLike, place: str, rows: int = 8192) -> np.ndarray:
 
 def check_labels(labels: ArrayLike, n: int, place: str) -> np.ndarray:
     """Labels as int64 (n,), or DataError."""
-    y = np.asarray(labels)
+    y = _array(labels, f"labels of {place}")
     if y.shape != (n,) or y.dtype.kind not in "iub":
         raise errors.DataError(
             f"labels of {place} must be {n} integers, one a sample, got dtype {y.dtype} and "
@@ -56,7 +64,7 @@ def check_labels(labels: ArrayLike, n: int, place: str) -> np.ndarray:
 
 def check_probabilities(probabilities: ArrayLike, n: int, place: str) -> np.ndarray:
     """Class probabilities (n, C), or DataError unless rows are >= 0 and sum to 1 (to 1e-3)."""
-    p = np.asarray(probabilities)
+    p = _array(probabilities, f"probabilities of {place}")
     if p.ndim != 2 or len(p) != n or p.shape[1] < 2 or p.dtype.kind != "f":
         raise errors.DataError(
             f"probabilities of {place} must be ({n}, C) floats with C >= 2, got dtype {p.dtype} "
@@ -74,7 +82,7 @@ def check_probabilities(probabilities: ArrayLike, n: int, place: str) -> np.ndar
 
 def check_moments(mu: ArrayLike, sigma: ArrayLike, place: str) -> tuple[np.ndarray, np.ndarray]:
     """(μ (D,), Σ (D, D)) in float64, or DataError unless finite, of one D, and Σ symmetric."""
-    mean, cov = np.asarray(mu), np.asarray(sigma)
+    mean, cov = (_array(x, f"mu and sigma of {place}") for x in (mu, sigma))
     d = mean.shape[0] if mean.ndim == 1 else 0
     if mean.dtype.kind not in "fiu" or cov.dtype.kind not in "fiu" or d == 0 or cov.shape != (d, d):
         raise errors.DataError(
@@ -89,27 +97,54 @@ def check_moments(mu: ArrayLike, sigma: ArrayLike, place: str) -> tuple[np.ndarr
     return mean, cov
 
 
-def check_enough(sizes: dict[str, int], ks: dict[str, int]) -> None:
-    """DataError unless every set has a k-th neighbour besides each sample itself."""
-    name = max(ks, key=lambda key: ks[key])
-    if min(sizes.values()) < ks[name] + 1:
-        got = " and ".join(f"{n} {what}" for what, n in sizes.items())
+def check_enough(what: str, n: int, ks: dict[str, int], spare: int = 1) -> None:
+    """DataError unless a set of n has a k-th neighbour for each of the settings `ks`.
+
+    Args:
+      what: which samples, in a word or none.
+      n: how many.
+      ks: {setting: k}.
+      spare: 1 where neighbours are in the sample's own set, itself excluded; 0 across.
+    """
+    few = {name: k for name, k in ks.items() if n < k + spare}
+    if few:
+        asked = ", ".join(f"{name}={k}" for name, k in few.items())
+        need = "needs" if len(few) == 1 else "need"
+        mend = f" or {' and '.join(few)} of at most {n - spare}" if n > spare else ""
         raise errors.DataError(
-            f"{name}={ks[name]} needs at least {ks[name] + 1} samples, got {got}: "
-            f"give more samples or a smaller {name}"
+            f"{asked} {need} at least {max(few.values()) + spare} {what + ' ' if what else ''}"
+            f"samples, got {n}: give more samples{mend}"
+        )
+
+
+def check_widths(real: int, fake: int) -> None:
+    """DataError unless both sets have features of one width."""
+    if real != fake:
+        raise errors.DataError(
+            f"real features have D={real} and fake features D={fake}: "
+            "both must come from the same encoder"
         )
 
 
 def check_pair(
-    real: ArrayLike, fake: ArrayLike, k: int, k_dc: int
+    real: ArrayLike, fake: ArrayLike, ks: tuple[dict[str, int], dict[str, int]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Real (N, D) and fake (M, D) features as they are, or the error of what is wrong."""
-    check_settings({"k": k, "k_dc": k_dc})
+    """Real (N, D) and fake (M, D) features as they are, or the error of what is wrong.
+
+    Args:
+      ks: for each side the neighbours that are asked for in its own set, {setting: k}.
+    """
+    check_settings(ks[0] | ks[1])
     x, y = check_rows(real, "the real features"), check_rows(fake, "the fake features")
-    if x.shape[1] != y.shape[1]:
-        raise errors.DataError(
-            f"real features have D={x.shape[1]} and fake features D={y.shape[1]}: "
-            "both must come from the same encoder"
-        )
-    check_enough({"real": len(x), "fake": len(y)}, {"k": k, "k_dc": k_dc})
+    check_widths(x.shape[1], y.shape[1])
+    check_enough("real", len(x), ks[0])
+    check_enough("fake", len(y), ks[1])
     return x, y
+
+
+def _array(x: ArrayLike, place: str) -> np.ndarray:
+    """As an array, or DataError where it has no shape, such as rows of unequal length."""
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError) as error:
+        raise errors.DataError(f"{place} are no array: {error}") from None

@@ -32,9 +32,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from prpr.metrics import leave_out, neighbours
+from prpr.metrics import balls, leave_out, neighbours
+from prpr.metrics.balls import Balls
 from prpr.metrics.family import Family, Options
-from prpr.metrics.groups import FAKE, REAL, Groups, split
+from prpr.metrics.groups import REAL, Groups
 from prpr.metrics.intervals import Replicates
 from prpr.metrics.statistics import Statistics
 
@@ -46,123 +47,117 @@ def expected_coverage(n: int, m: int, k: int) -> np.ndarray:
 
     Raises: nothing; needs n > k >= 1 and m >= 1.
     """
+    return 1 - _missing(n, m, k)[0]
+
+
+def _missing(n: int, m: int, k: int) -> tuple[np.ndarray, float]:
+    """((m + 1,) 1 − f, f(1) − f(1 − 1/m)), to the last digits also where f is nearly 1.
+
+    1 − f = 1/k Σ_t<k (k − t) P(n = t). One more good sample falls into a ball that holds t of
+    m − 1 with probability (k + t)/(n + m − 1), and counts where t < k.
+    """
     good = np.arange(m + 1)
     # P(none inside) = Π_{r < good} (n − k + r)/(n + r); then P(t inside) from P(t − 1 inside).
     steps = np.log1p(-k / (n + np.arange(m)))
     inside = np.exp(np.concatenate([[0.0], np.cumsum(steps)]))
-    below, total = inside.copy(), 1 - inside
+    missing, step = k * inside, k * inside[-2]
     for t in range(1, k):
         # Where t exceeds the number of good samples, the factor is 0.
         inside = inside * np.maximum(good - t + 1, 0) / t * (t - 1 + k)
         inside = inside / np.maximum(n - k + good - t, 1)
-        below = below + inside
-        total = total + (1 - below)
-    return total / k
+        missing = missing + (k - t) * inside
+        step = step + (k + t) * inside[-2]
+    return missing / k, float(step / (n + m - 1) / k)
 
 
 def calibrated(coverage: np.ndarray, n: int, m: int, k: int) -> np.ndarray:
     """f⁻¹ of coverages of n real samples by m generated ones: shares of good samples.
 
-    Beyond f(1) it goes on with the slope of f's last step, above 1.
+    Beyond f(1) it goes on with the slope of f's last step, above 1; for m far above n, where f(1)
+    is 1 but for rounding, up to 1 + 1/k.
     """
-    f = expected_coverage(n, m, k)
-    beyond = np.maximum(coverage - f[-1], 0) / max(m * (f[-1] - f[-2]), np.finfo(np.float64).eps)
-    return np.interp(coverage, f, np.arange(m + 1) / m) + beyond
+    missing, step = _missing(n, m, k)
+    # By what is missing: near 1, where f has no digits left, that has all of them.
+    left = 1 - np.asarray(coverage, np.float64)
+    beyond = np.maximum(missing[-1] - left, 0) / (m * step) if step > 0 else 0.0
+    return np.interp(-left, -missing, np.arange(m + 1) / m) + beyond
 
 
-def real_density(real: Statistics, groups: Groups, clipped: np.ndarray, k: int) -> np.ndarray:
+def real_density(
+    real: Statistics, groups: Groups, clipped: Balls, k: int, backend: str = "auto"
+) -> np.ndarray:
     """(1 + G,) mean_i min(n(x_i)/k, 1) of the real samples, and without each group.
 
     Args:
-      clipped: (1 + G, N) r, −∞ for a sample that is left out.
+      clipped: the balls (x_i, r(i)).
     """
-    label = groups.labels()
-    counts = np.zeros(clipped.shape)
-    top = clipped.max(axis=0)
-    for i, j, d in _own_pairs(real, top, k):
-        for row in range(len(clipped)):
-            here = leave_out.closed(d, clipped[row, i], top[i])
-            counts[row] += np.bincount(j[here], minlength=real.n)
-    share = np.minimum(counts / k, 1)
-    share[1 + label, np.arange(real.n)] = 0
-    return share.sum(axis=1) / np.isfinite(clipped).sum(axis=1)
-
-
-def _own_pairs(real: Statistics, reach: np.ndarray, k: int) -> Iterator[leave_out.Pairs]:
-    """Pairs of different real samples (i, j) with j in the closed ball of i."""
-    near = neighbours.within(real, min(2 * k + 5, real.n - 1))
-    here = near.distances <= neighbours.closed(real, reach)[:, None]
+    members = balls.Members(clipped, groups)
+    near = neighbours.within(real, min(2 * k + 5, real.n - 1), backend=backend)
+    here = near.distances <= clipped.top[:, None]
     if near.distances.shape[1] == real.n - 1 or not here[:, -1].any():
-        yield np.nonzero(here)[0], near.indices[here], near.distances[here]
-        return
-    # Ties: more samples lie inside than the neighbours that are known.
-    for i, j, d in leave_out.batches(neighbours.inside(real, real, reach)):
-        other = i != j
-        yield i[other], j[other], d[other]
+        at = np.nonzero(here)[0]
+        members.add(at, near.indices[here], clipped.parts(at, near.distances[here]))
+    else:  # ties: more samples lie inside than the neighbours that are known
+        balls.count(_others(real, clipped.top, backend), [balls.Use(REAL, clipped, [members])])
+    share = np.minimum(members.counts() / k, 1)
+    share[1 + groups.labels(), np.arange(real.n)] = 0
+    return share.sum(axis=1) / np.isfinite(clipped.radii).sum(axis=1)
+
+
+def _others(real: Statistics, reach: np.ndarray, backend: str) -> Iterator[neighbours.Pairs]:
+    """Pairs of different real samples; all that are within reach of the first are among them."""
+    for some in neighbours.pairs(real, real, (reach, None), backend=backend):
+        other = some.i != some.j
+        i, j, lower, upper = (x[other] for x in some[:4])
+        yield neighbours.Pairs(i, j, lower, upper, some.screen)
 
 
 def _replicates(
     real: Statistics, fake: Statistics, names: tuple[str, ...], options: Options
 ) -> dict[str, Replicates]:
-    real.needed("real")
-    fake.needed("fake")
-    k = options.k_dc
-    leave_out.check_left(", ".join(names), {"real": real.n}, k, options.groups)
-    cuts = (
-        split(real.n, options.groups, options.seed, REAL),
-        split(fake.n, options.groups, options.seed, FAKE),
-    )
+    k, cuts = options.k_dc, leave_out.cuts(real, fake, options)
+    leave_out.check_left(names, cuts, ({"k_dc": k}, {}))
     options.tick("clipped", 0, 1)
-    balls = leave_out.radii(real, cuts[0], k)
-    medians = np.array([np.median(row[np.isfinite(row)]) for row in balls])
-    clipped = np.minimum(balls, medians[:, None])
-    counts, inside = _counts(real, fake, balls, clipped, cuts[1])
+    radii = leave_out.radii(real, cuts[0], k, backend=options.backend)
+    medians = np.array([np.median(row[np.isfinite(row)]) for row in radii])
+    whole = Balls(real, cuts[0], radii)
+    clipped = Balls(real, cuts[0], np.minimum(radii, medians[:, None]))
+    numbers, members = balls.Numbers(whole, cuts[1]), balls.Members(clipped, cuts[1])
+    uses = {
+        "clipped_density": balls.Use(REAL, clipped, [members]),
+        "clipped_coverage": balls.Use(REAL, whole, [numbers]),
+    }
+    # As far as the whole balls whatever is asked: who comes next may find their pairs.
+    pairs = neighbours.pairs(real, fake, (whole.top, None), backend=options.backend)
+    balls.count(pairs, [uses[name] for name in names])
     found = {}
     if "clipped_density" in names:
-        best = real_density(real, cuts[0], clipped, k)
-        scores = np.minimum(counts / k, 1)
+        best = real_density(real, cuts[0], clipped, k, options.backend)
+        scores = np.minimum(members.counts() / k, 1)
         theta = leave_out.means(scores, cuts[1]) / best[:, None]
         found["clipped_density"] = theta, leave_out.draws(scores[0] / best[0], rate=True)
     if "clipped_coverage" in names:
-        found["clipped_coverage"] = _coverage(inside, cuts, k), real.n
+        found["clipped_coverage"] = _coverage(numbers, cuts, k), real.n
     for theta, _ in found.values():
         theta[0, 0] = min(theta[0, 0], 1)
     options.tick("clipped", 1, 1)
     return {name: Replicates(theta, draws, "capped", k) for name, (theta, draws) in found.items()}
 
 
-def _counts(
-    real: Statistics, fake: Statistics, balls: np.ndarray, clipped: np.ndarray, cut: Groups
-) -> tuple[np.ndarray, np.ndarray]:
-    """((1 + G, M) n(y_j), (1 + G, N, H) number of fakes of each group in the whole balls)."""
-    label, h, top = cut.labels(), len(cut.cut) - 1, balls.max(axis=0)
-    counts = np.zeros((len(balls), fake.n), np.int64)
-    inside = np.zeros((*balls.shape, h), np.int32)
-    for i, j, d in leave_out.batches(neighbours.inside(real, fake, top)):
-        if not len(i):
-            continue
-        low, high = int(i.min()), int(i.max()) + 1
-        cell = (i - low) * h + label[j]
-        for row in range(len(balls)):
-            here = leave_out.closed(d, clipped[row, i], top[i])
-            counts[row] += np.bincount(j[here], minlength=fake.n)
-            here = leave_out.closed(d, balls[row, i], top[i])
-            found = np.bincount(cell[here], minlength=(high - low) * h)
-            inside[row, low:high] += found.reshape(-1, h).astype(np.int32)
-    return counts, inside
-
-
-def _coverage(inside: np.ndarray, cuts: tuple[Groups, Groups], k: int) -> np.ndarray:
-    """θ (1 + G, 1 + H) of clipped_coverage from the numbers inside (1 + G, N, H)."""
-    total = inside.sum(axis=2)
+def _coverage(numbers: balls.Numbers, cuts: tuple[Groups, Groups], k: int) -> np.ndarray:
+    """θ (1 + G, 1 + H) of clipped_coverage from the numbers inside."""
     sizes = [len(cut.order) - np.concatenate([[0], cut.sizes]) for cut in cuts]
-    theta = np.empty((len(sizes[0]), len(sizes[1])))
+    coverage = np.empty((len(sizes[0]), len(sizes[1])))
+    for row, inside in enumerate(numbers.rows()):
+        total = inside.sum(axis=1)
+        for column in range(len(sizes[1])):
+            left = total if column == 0 else total - inside[:, column - 1]
+            coverage[row, column] = np.minimum(left, k).sum() / (k * sizes[0][row])
+    theta = np.empty(coverage.shape)
     for column, m in enumerate(sizes[1]):
-        left = total if column == 0 else total - inside[:, :, column - 1]
-        coverage = np.minimum(left, k).sum(axis=1) / (k * sizes[0])
         for n in np.unique(sizes[0]):
             here = sizes[0] == n
-            theta[here, column] = calibrated(coverage[here], int(n), int(m), k)
+            theta[here, column] = calibrated(coverage[here, column], int(n), int(m), k)
     return theta
 
 

@@ -5,12 +5,14 @@ Notation
   d         |a_i − b_j|, from float64 differences of the features as they were given. It is
             symmetric bit for bit, 0 for equal rows, and whoever needs it exactly asks `exact`
   s         |a−c|² + |b−c|² − 2(a−c)·(b−c), one matrix product in float32 or float64
-  β, floor  |s − d²| <= β (|a−c|² + |b−c|²) + floor, whatever the order of the product's sums
+  β, floor  |s − d²| <= β (|a−c|² + |b−c|²) + floor for products that are summed in blocks
 
 β for a unit roundoff u: a sum of D products has an error of at most D·u·Σ|a||b| (Higham 2002,
-eq. 3.5). Products add blocks of at most some 400 terms and then the blocks' sums, so D counts
-as 400 until 8√D, eight standard deviations of a random walk, is more. Ten further u are for the
-cast, the squares and the last two sums. tests/test_neighbours.py measures what is left of β.
+eq. 3.5), whatever its order. Sums of blocks of B terms, then added, have (B + D/B)·u. The matrix
+products of a CPU's BLAS have blocks of at most some 400 columns, what its caches hold; where
+nothing is known of a product's order `accelerated` adds blocks of `chunk(D)` columns itself. So D
+counts as 400 until 8√D, eight standard deviations of a random walk, is more. Ten further u are
+for the cast, the squares and the last two sums. tests/test_neighbours.py measures what is left.
 
 Panels hold [−2(a−c), |a−c|², 1] and [b−c, 1, |b−c|²], so their product is s itself.
 """
@@ -23,10 +25,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prpr import errors
+
 _SAFE = 20  # exponents of features that need no scaling before float32 products
 _SQUARABLE = 400  # exponents of features whose squared differences float64 holds
 _BLOCK = 2**17  # numbers in a block that stays in a core's cache
 _MANY = 2**19  # pairs among which equal rows are looked for
+
+_TERMS = 400  # of a sum that a processor's blocks leave
 
 _SINGLE = (np.float16, np.float32)
 
@@ -64,20 +70,13 @@ class Points:
     def __init__(self, features: np.ndarray):
         self.features = features = np.asarray(features)  # a memory map's own kind is slow
         self.n, self.width = features.shape
-        self.largest = np.empty(self.n)  # |a_i|∞
-        rows = max(1, _BLOCK // self.width)
-
-        def block(start: int) -> None:
-            x = features[start : start + rows]
-            # Not abs first: −128 has no positive int8.
-            top, bottom = (np.asarray(f(x, axis=1), np.float64) for f in (np.max, np.min))
-            self.largest[start : start + rows] = np.maximum(abs(top), abs(bottom))
-
-        spread(block, range(0, self.n, rows), self.n * self.width)
+        self.largest = largest(features)  # |a_i|∞
         self.exponent = int(np.frexp(self.largest.max())[1])
-        # A median of some rows: a few samples far away do not move it.
+        # A median of some rows: a few samples far away do not move it. It is the mean of two
+        # numbers, whose sum must not overflow.
         some = features[np.linspace(0, self.n - 1, min(self.n, 255)).astype(int)]
-        self.centre = np.median(some.astype(np.float64), axis=0)
+        some = np.ldexp(some.astype(np.float64), -self.exponent)
+        self.centre = np.ldexp(np.median(some, axis=0), self.exponent)
 
     @functools.cached_property
     def kinds(self) -> np.ndarray:
@@ -95,10 +94,30 @@ class Points:
         return kinds
 
 
+def largest(features: np.ndarray) -> np.ndarray:
+    """(n,) |a_i|∞ of (n, D) features of any real dtype, by blocks: a memory map stays one."""
+    features = np.asarray(features)
+    n, width = features.shape
+    out = np.empty(n)
+    rows = max(1, _BLOCK // width)
+
+    def block(start: int) -> None:
+        x = features[start : start + rows]
+        # Not abs first: −128 has no positive int8.
+        top, bottom = (np.asarray(f(x, axis=1), np.float64) for f in (np.max, np.min))
+        out[start : start + rows] = np.maximum(abs(top), abs(bottom))
+
+    spread(block, range(0, n, rows), n * width)
+    return out
+
+
 def exact(a: Points, i: np.ndarray, b: Points, j: np.ndarray, look: bool = True) -> np.ndarray:
     """d(a_i, b_j) of pairs: float64, from differences. Memory: blocks of pairs.
 
     Many pairs among few different rows are computed once each (`look`).
+
+    Raises:
+      DataError: a distance is beyond what float64 holds.
     """
     if look and len(i) > min(16 * (a.n + b.n), _MANY):
         ka, kb = a.kinds, b.kinds
@@ -113,12 +132,20 @@ def exact(a: Points, i: np.ndarray, b: Points, j: np.ndarray, look: bool = True)
         some = slice(start, start + rows)
         x = a.features[i[some]].astype(np.float64)
         y = b.features[j[some]]
-        if scaled:
-            x = np.ldexp(x, -exponent) - np.ldexp(y.astype(np.float64), -exponent)
-        else:
+        if y.dtype.itemsize > x.dtype.itemsize:  # both are cast, or d would not be symmetric
+            y = y.astype(np.float64)
+        if not scaled:
             x -= y
-        squared = np.vecdot(x, x)
-        return np.ldexp(np.sqrt(squared), exponent) if scaled else np.sqrt(squared)
+            return np.sqrt(np.vecdot(x, x))
+        x = np.ldexp(x, -exponent) - np.ldexp(y.astype(np.float64), -exponent)
+        with np.errstate(over="ignore"):
+            d = np.ldexp(np.sqrt(np.vecdot(x, x)), exponent)
+        if not np.isfinite(d).all():
+            raise errors.DataError(
+                f"features as large as {max(a.largest.max(), b.largest.max()):.3g} have distances "
+                "beyond float64: divide all of them by a power of ten"
+            )
+        return d
 
     rows = max(1, _BLOCK // a.width)
     found = spread(differences, range(0, len(i), rows), len(i) * a.width)
@@ -136,6 +163,16 @@ class Frame(NamedTuple):
     floor: float
 
 
+def _most_terms(width: int) -> float:
+    """How many terms of a sum the error of a product counts: see the module's head."""
+    return max(float(_TERMS), 8 * np.sqrt(width))
+
+
+def chunk(width: int) -> int:
+    """B columns in a block of a product, such that B + D/B terms are no more than β counts."""
+    return max(256, int(_most_terms(width)) // 2)
+
+
 def frame(a: Points, b: Points, dtype: np.dtype) -> Frame:
     """The frame of two sets: a's centre, and one scale."""
     exponent = max(a.exponent, b.exponent)
@@ -146,7 +183,7 @@ def frame(a: Points, b: Points, dtype: np.dtype) -> Frame:
         single = centre.astype(np.float32)
         centre = single.astype(np.float64)
     unit = float(np.finfo(dtype).eps) / 2
-    terms = min(a.width, max(400.0, 8 * np.sqrt(a.width)))
+    terms = min(a.width, _most_terms(a.width))
     floor = 4 * a.width * float(np.finfo(dtype).tiny)
     return Frame(centre, single, exponent, np.dtype(dtype), (terms + 10) * unit, floor)
 

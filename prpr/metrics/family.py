@@ -24,7 +24,8 @@ class Options(NamedTuple):
       groups: G of the jackknife; random groups that are the same for all metrics and models.
       seed: of the groups, the folds, the clusterings.
       progress: called as work is done, or None.
-      backend: of distances, "auto", "numpy" or "jax", see `neighbours.within`; no number changes.
+      backend: of distances, "auto", "numpy" or "jax", see `neighbours.within`; no number changes,
+        but for the last digits of p_precision and p_recall where balls are dense.
     """
 
     k: int = 3
@@ -51,7 +52,8 @@ class Family(NamedTuple):
         begins as the family's do and cannot be read ("alpha_x", "beta_-1").
       replicates: (real, fake, names, options) -> {name: Replicates}; of these names alone.
       expects: (real, fake, names) -> how many neighbours of every sample it will ask for, so that
-        the family that is computed first finds as many in the same pass.
+        the family that is computed first finds as many in the same pass, and pairs in the balls of
+        both sets; 0 for none.
     """
 
     title: str

@@ -8,39 +8,78 @@ of these are in that group: with K = 2k + 5 and G = 20 that has a probability be
 sample and group, and K grows until all are found.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from prpr import errors
 from prpr.metrics import checks, neighbours
-from prpr.metrics.groups import Groups
+from prpr.metrics.family import Options
+from prpr.metrics.groups import FAKE, REAL, Groups, split
 from prpr.metrics.neighbours import Nearest
 from prpr.metrics.statistics import Statistics
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 BATCH = 2**20
-SLACK = 1e-9  # relative: two computations of one distance agree to less than this
 
 
-def check_left(name: str, sizes: dict[str, int], k: int, groups: int) -> None:
-    """ConfigError unless k is a whole number, DataError unless every set has a k-th neighbour
-    still when a group is left out."""
-    checks.check_settings({"k": k, "groups": groups})
-    for side, n in sizes.items():
-        left = n - math.ceil(n / min(groups, n))
-        if left < k + 1:
+def cuts(real: Statistics, fake: Statistics, options: Options) -> tuple[Groups, Groups]:
+    """The groups of both sets.
+
+    Raises:
+      DataError: a set without features.
+      ConfigError: fewer than two groups.
+    """
+    real.needed("real")
+    fake.needed("fake")
+    return (
+        split(real.n, options.groups, options.seed, REAL),
+        split(fake.n, options.groups, options.seed, FAKE),
+    )
+
+
+def left(cut: Groups) -> int:
+    """How many samples there are at least when a group is left out; all, of one group."""
+    return len(cut.order) - (int(cut.sizes.max()) if len(cut.sizes) > 1 else 0)
+
+
+def check_left(
+    names: Iterable[str], sets: tuple[Groups, Groups], ks: tuple[dict[str, int], dict[str, int]]
+) -> None:
+    """DataError unless both sets are enough still when a group is left out.
+
+    Args:
+      names: of the metrics.
+      sets: the groups of the real and of the fake samples.
+      ks: for each side the neighbours that are asked for in its own set, {setting: k}; a set of
+        which none is asked is only counted, and one sample must be left.
+
+    Raises: also ConfigError for a k that is no whole number >= 1.
+    """
+    checks.check_settings(ks[0] | ks[1])
+    for side, cut, asked in zip(("real", "fake"), sets, ks, strict=True):
+        n, groups = len(cut.order), len(cut.sizes)
+        least = max(asked.values(), default=0) + 1
+        found = left(cut) if groups > 1 else 0
+        if found < least:
+            settings = ", ".join(f"{name}={k}" for name, k in asked.items())
             raise errors.DataError(
-                f"{name} with k={k} and groups={groups} needs at least {k + 1} {side} samples "
-                f"when a group is left out, got {left} of {n}: give more samples"
+                f"{', '.join(names)}{' with ' + settings if asked else ''} needs at least {least} "
+                f"{side} sample{'s' * (least > 1)} when one of {groups} groups is left out, got "
+                f"{found} of {n}: give more samples{' or groups' if n > least else ''}"
             )
 
 
-def radii(stats: Statistics, groups: Groups, k: int) -> np.ndarray:
+def radii(
+    stats: Statistics, groups: Groups, k: int, *, tile: int | None = None, backend: str = "auto"
+) -> np.ndarray:
     """(1 + G, n) distance to the k-th nearest other; −∞ for the samples that are left out."""
     label = groups.labels()
-    near, at = kept(lambda asked: neighbours.within(stats, asked), stats.n - 1, k, groups)
+
+    def ask(asked: int) -> Nearest:
+        return neighbours.within(stats, asked, tile=tile, backend=backend)
+
+    near, at = kept(ask, stats.n - 1, k, groups)
     out = np.take_along_axis(near.distances, at.T, axis=1).T.copy()
     out[1 + label, np.arange(stats.n)] = -np.inf
     return out
@@ -75,15 +114,6 @@ def kept(
                 f"fewer than k={k} of {most} neighbours are left without a group: give more samples"
             )
         asked = min(2 * asked, most)
-
-
-def closed(distances: np.ndarray, radii: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Which of the pairs that `neighbours.inside` gave for `reach` lie in smaller closed balls.
-
-    All three are one number a pair. What is known to be within reach stays inside a ball of that
-    radius, whatever the rounding of its distance: of duplicates too.
-    """
-    return (distances <= radii * (1 + SLACK)) | (radii >= reach)
 
 
 def batches(pairs: Iterable[Pairs], least: int = BATCH) -> Iterator[Pairs]:

@@ -87,8 +87,15 @@ _ACROSS: weakref.WeakKeyDictionary[Statistics, weakref.WeakKeyDictionary[Statist
 )
 
 
+def check_backend(name: str) -> None:
+    """ConfigError unless it is one of BACKENDS."""
+    if name not in BACKENDS:
+        raise errors.unknown_name("backend", name, BACKENDS)
+
+
 def expect(stats: Statistics, k: int) -> None:
-    """Says that k neighbours of a set will be asked for, so that the next pass finds as many."""
+    """Says that k neighbours of a set, and pairs in balls around its samples, will be asked for,
+    so that the next passes find as many of both."""
     _EXPECTED[stats] = max(k, _EXPECTED.get(stats, LEAST))
 
 
@@ -107,7 +114,7 @@ def within(
       k: neighbours, 1 <= k < N.
       tile: side of the square tiles; by default what suits the backend.
       backend: "numpy", "jax", or "auto": jax where it has an accelerator and the sets are large.
-        The distances are the same.
+        The distances are the same, bit for bit.
       tick: called with (tiles done, tiles in all) of a pass.
 
     Returns:
@@ -117,8 +124,8 @@ def within(
       DataError: fewer than k + 1 samples, or no features.
       ConfigError: k or tile below 1, or an unknown backend.
     """
-    _check(k, tile)
-    checks.check_enough({"feature": stats.n}, {"k": k})
+    _check(k, tile, backend)
+    checks.check_enough("", stats.n, {"k": k})
     held = _WITHIN.get(stats)
     if held is None or held.distances.shape[1] < k:
         points = _points(stats)
@@ -142,18 +149,43 @@ def across(
 
     Raises: as `within`.
     """
-    _check(k, tile)
-    checks.check_enough({"real": real.n + 1, "fake": fake.n + 1}, {"k": k})
+    _check(k, tile, backend)
+    for side, stats in (("real", real), ("fake", fake)):
+        checks.check_enough(side, stats.n, {"k": k}, spare=0)
+    return _both(real, fake, k, tile, backend)
+
+
+def nearest(
+    real: Statistics, fake: Statistics, k: int, *, tile: int | None = None, backend: str = "auto"
+) -> Nearest:
+    """For each fake its k nearest reals (M, k), however few fakes there are; else as `across`.
+
+    Args: as `within`, with 1 <= k <= N.
+
+    Raises: as `within`.
+    """
+    _check(k, tile, backend)
+    checks.check_enough("real", real.n, {"k": k}, spare=0)
+    return _both(real, fake, k, tile, backend)[1]
+
+
+def _both(
+    real: Statistics, fake: Statistics, k: int, tile: int | None, backend: str
+) -> tuple[Nearest, Nearest]:
+    """The nearest across of both sets: k, or all of a smaller set."""
     if _turned(real, fake):
-        first, second = across(fake, real, k, tile=tile, backend=backend)
+        first, second = _both(fake, real, k, tile, backend)
         return second, first
     held = _across(real, fake, tile, backend)
     if not _holds(held, k):
         for _ in pairs(real, fake, (None, None), k, tile=tile, backend=backend):
             pass
-    if held.verified is None or held.verified[0].distances.shape[1] < k:
+    ks = min(k, fake.n), min(k, real.n)
+    if held.verified is None or any(
+        one.distances.shape[1] < most for one, most in zip(held.verified, ks, strict=True)
+    ):
         screens = held.screen, held.screen.turned()
-        first, second = (_settle(*one, k) for one in zip(screens, held.near, strict=True))
+        first, second = (_settle(*one) for one in zip(screens, held.near, ks, strict=True))
         held.verified = first, second
     first, second = (Nearest(one.distances[:, :k], one.indices[:, :k]) for one in held.verified)
     return first, second
@@ -175,11 +207,12 @@ def inside(
 
     Yields:
       (i, j, d): indices and distances. Whether a pair is inside is decided exactly; d is
-      exact too, but where so many lie inside that it comes from products in float64 (to 1e-9).
+      exact too, but where so many lie inside that it comes from products in float64: to 1e-9,
+      and by no more than their rounding another number with another tile or backend.
 
     Raises: as `within`.
     """
-    _check(1, tile)
+    _check(1, tile, backend)
     radii = np.asarray(radii, np.float64)
     if radii.shape != (a.n,):
         raise errors.DataError(
@@ -225,12 +258,15 @@ def pairs(
 
     Args:
       reach: (N,) and (M,), see `closed`; None where nothing is asked: a pass then goes as far as
-        the LEAST nearest of the set itself.
+        the LEAST nearest of the set itself if these are known or expected (`expect`), else
+        nowhere, and who asks later pays for another pass.
       k, tile, backend, tick: see `within`.
     """
+    _check(k, tile, backend)
     if _turned(a, b):
+        screen = _across(b, a, tile, backend).screen.turned()
         for one in pairs(b, a, (reach[1], reach[0]), k, tile=tile, backend=backend, tick=tick):
-            yield Pairs(one.j, one.i, one.lower, one.upper, one.screen.turned())
+            yield Pairs(one.j, one.i, one.lower, one.upper, screen)
         return
     held = _across(a, b, tile, backend)
     if _holds(held, k) and _covers(held, reach):
@@ -308,9 +344,9 @@ def _covers(held: _Across, reach: tuple[np.ndarray | None, np.ndarray | None]) -
 
 
 def _usual(stats: Statistics, tile: int | None, backend: str) -> np.ndarray:
-    """(n,) how far a pass goes where nothing is asked."""
-    if stats.n == 1:
-        return np.full(1, -np.inf)
+    """(n,) how far a pass goes where nothing is asked, see `pairs`."""
+    if stats.n == 1 or not (stats in _WITHIN or stats in _EXPECTED):
+        return np.full(stats.n, -np.inf)
     near = within(stats, min(LEAST, stats.n - 1), tile=tile, backend=backend)
     return closed(stats, near.distances[:, -1])
 
@@ -325,6 +361,12 @@ def _settle(
     """
     index = np.arange(screen.a.n) if rows is None else rows
     n, most = near.s.shape
+    if (near.index < 0).any():
+        raise errors.DataError(
+            f"sample {index[np.flatnonzero((near.index < 0).any(axis=1))[0]]} has fewer than "
+            f"{most} neighbours at a finite distance: products of these features are no numbers; "
+            "give the features another unit, or take backend='numpy'"
+        )
     d = np.empty((n, most))
     for start in range(0, n, step := max(1, _VERIFIED // most)):
         some = slice(start, start + step)
@@ -384,8 +426,6 @@ def _points(stats: Statistics) -> Points:
 
 
 def _screen(a: Points, b: Points, tile: int | None, backend: str) -> Screen:
-    if backend not in BACKENDS:
-        raise errors.unknown_name("backend", backend, BACKENDS)
     if backend == "jax" or (backend == "auto" and a.n * b.n * a.width >= _LARGE):
         # Importing JAX and asking for its devices takes seconds.
         from prpr.metrics import accelerated
@@ -395,6 +435,7 @@ def _screen(a: Points, b: Points, tile: int | None, backend: str) -> Screen:
     return Screen(a, b, Host(a.width, tile))
 
 
-def _check(k: int, tile: int | None) -> None:
+def _check(k: int, tile: int | None, backend: str) -> None:
+    check_backend(backend)
     settings = {"k": k} if tile is None else {"k": k, "tile": tile}
     checks.check_settings(settings)

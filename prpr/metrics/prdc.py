@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike
 from prpr import errors
 from prpr.metrics import balls, checks, intervals, leave_out, neighbours
 from prpr.metrics.family import Family, Options
-from prpr.metrics.groups import FAKE, REAL, Groups, split
+from prpr.metrics.groups import FAKE, REAL
 from prpr.metrics.statistics import UNNAMED, Statistics
 
 METRICS = ("precision", "recall", "density", "coverage")
@@ -128,17 +128,19 @@ def prdc(
       Counts; its `values()` are the four metrics.
 
     Raises:
-      DataError: features that are not finite, not (N, D), of two widths, or too few.
+      DataError: features that are not finite, not (N, D), of two widths, or too few: at least
+        max(k, k_dc) + 1 real and k + 1 fake samples.
       ConfigError: k, k_dc or tile below 1, or an unknown backend.
     """
-    pair = [_statistics(x) for x in checks.check_pair(real, fake, k, k_dc)]
-    whole = [Groups(np.arange(one.n), [0, one.n]) for one in pair]
-    found = balls.tally((pair[0], pair[1]), (whole[0], whole[1]), k, k_dc, tile, backend)
+    real, fake = checks.check_pair(real, fake, _needed(METRICS, k, k_dc))
+    pair = _statistics(real), _statistics(fake)
+    whole = balls.whole(len(real)), balls.whole(len(fake))
+    found = balls.tally(pair, whole, _asked(METRICS, k, k_dc), (k, k_dc), tile, backend)
     return Counts(
-        found.precise.counts()[0] > 0,
-        found.recalled.counts()[0] > 0,
-        found.dense.counts()[0],
-        found.covered.any(),
+        found["precision"].counts()[0] > 0,
+        found["recall"].counts()[0] > 0,
+        found["density"].counts()[0],
+        found["coverage"].any(),
         k,
         k_dc,
     )
@@ -174,13 +176,13 @@ def prdc_with_intervals(
       {metric: Estimate(value, low, high, k)}, where k is the one that the metric used.
 
     Raises:
-      DataError, ConfigError: as `prdc`; fewer than max(k, k_dc) + 2 samples; an unknown name;
-        level outside (0, 1); groups below 2.
+      DataError, ConfigError: as `prdc`, but samples must be enough for the `names` alone and
+        still be when a group is left out; an unknown name; level outside (0, 1); groups below 2.
     """
     names = check_names(names)
     intervals.check_level(level)
     found = prdc_replicates(
-        real, fake, k, k_dc, groups=groups, seed=seed, tile=tile, backend=backend
+        real, fake, k, k_dc, names=names, groups=groups, seed=seed, tile=tile, backend=backend
     )
     return {name: intervals.estimate(found[name], level) for name in names}
 
@@ -191,14 +193,17 @@ def prdc_replicates(
     k: int = 3,
     k_dc: int = 5,
     *,
+    names: Iterable[str] = METRICS,
     groups: int = GROUPS,
     seed: int = 0,
     tile: int | None = None,
     backend: str = "auto",
 ) -> dict[str, intervals.Replicates]:
     """The metrics without each group of samples, as `prdc_with_intervals` uses them."""
-    one, two = (_statistics(x) for x in checks.check_pair(real, fake, k, k_dc))
-    return _leave(one, two, k, k_dc, groups, seed, tile, backend)
+    names = check_names(names)
+    one, two = checks.check_pair(real, fake, _needed(names, k, k_dc))
+    options = Options(k=k, k_dc=k_dc, groups=groups, seed=seed, backend=backend)
+    return _leave(_statistics(one), _statistics(two), names, options, tile)
 
 
 def by_size(
@@ -251,23 +256,7 @@ def by_size(
 def _replicates(
     real: Statistics, fake: Statistics, names: tuple[str, ...], options: Options
 ) -> dict[str, intervals.Replicates]:
-    checks.check_settings({"k": options.k, "k_dc": options.k_dc})
-    real.needed("real")
-    fake.needed("fake")
-    sizes = {"real": real.n, "fake": fake.n}
-    checks.check_enough(sizes, {"k": options.k, "k_dc": options.k_dc})
-    found = _leave(
-        real,
-        fake,
-        options.k,
-        options.k_dc,
-        options.groups,
-        options.seed,
-        None,
-        options.backend,
-        lambda done, total: options.tick("kNN", done, total),
-    )
-    return {name: found[name] for name in names}
+    return _leave(real, fake, names, options)
 
 
 FAMILY = Family("kNN", METRICS, METRICS.__contains__, _replicates)
@@ -281,43 +270,69 @@ def _statistics(features: np.ndarray) -> Statistics:
     return Statistics(len(features), features.shape[1], UNNAMED, features)
 
 
+def _asked(names: Iterable[str], k: int, k_dc: int) -> dict[str, balls.Asked]:
+    """Whose balls each metric is about, and what is counted in them."""
+    table = {
+        "precision": balls.Asked(REAL, k, balls.Members),
+        "recall": balls.Asked(FAKE, k, balls.Members),
+        "density": balls.Asked(REAL, k_dc, balls.Members),
+        "coverage": balls.Asked(REAL, k_dc, balls.Covered),
+    }
+    return {name: table[name] for name in names}
+
+
+def _needed(names: Iterable[str], k: int, k_dc: int) -> tuple[dict[str, int], dict[str, int]]:
+    """The neighbours that the metrics ask of real and of fake samples, by setting."""
+    checks.check_settings({"k": k, "k_dc": k_dc})
+    real, fake = {}, {}
+    for name, one in _asked(names, k, k_dc).items():
+        setting = "k" if name in ("precision", "recall") else "k_dc"
+        (real if one.side == REAL else fake)[setting] = one.k
+    return real, fake
+
+
 def _leave(
     real: Statistics,
     fake: Statistics,
-    k: int,
-    k_dc: int,
-    groups: int,
-    seed: int,
+    names: tuple[str, ...],
+    options: Options,
     tile: int | None = None,
-    backend: str = "auto",
-    tick: neighbours.Tick | None = None,
 ) -> dict[str, intervals.Replicates]:
-    """θ of all four, see `intervals`.
+    """θ of the metrics, see `intervals`.
 
     Leaving out a group of one set changes the radii of that set's balls and whose sample is
     counted, so a row per left-out group of the set that makes the balls is enough: the other
     set's groups are left out of the mean.
     """
-    cuts = split(real.n, groups, seed, REAL), split(fake.n, groups, seed, FAKE)
-    fewest = min(len(cut.order) - int(cut.sizes.max()) for cut in cuts)
-    if fewest < max(k, k_dc) + 1:
-        raise errors.DataError(
-            f"an interval with k={k}, k_dc={k_dc} and groups={groups} needs at least "
-            f"{max(k, k_dc) + 1} samples when a group is left out, got {fewest} of "
-            f"{real.n} real and {fake.n} fake: give more samples or groups"
-        )
-    found = balls.tally((real, fake), cuts, k, k_dc, tile, backend, tick)
-    theta = {
-        "precision": leave_out.means(found.precise.counts() > 0, cuts[1]),
-        "recall": leave_out.means(found.recalled.counts() > 0, cuts[0]).T,
-        "density": leave_out.means(found.dense.counts(), cuts[1]) / k_dc,
-        "coverage": found.covered.shares(),
-    }
+    k, k_dc = options.k, options.k_dc
+    needed = _needed(names, k, k_dc)
+    cuts = leave_out.cuts(real, fake, options)
+    leave_out.check_left(names, cuts, needed)
+    found = balls.tally(
+        (real, fake),
+        cuts,
+        _asked(names, k, k_dc),
+        (k, k_dc),
+        tile,
+        options.backend,
+        lambda done, total: options.tick("kNN", done, total),
+    )
+
+    def theta(name: str) -> np.ndarray:
+        if name == "coverage":
+            return found[name].shares()
+        counts = found[name].counts()
+        if name == "density":
+            return leave_out.means(counts, cuts[1]) / k_dc
+        if name == "recall":
+            return leave_out.means(counts > 0, cuts[0]).T
+        return leave_out.means(counts > 0, cuts[1])
+
     k_used = {"precision": k, "recall": k, "density": k_dc, "coverage": k_dc}
     draws = {"precision": fake.n, "recall": real.n, "density": fake.n, "coverage": real.n}
     return {
         name: intervals.Replicates(
-            theta[name], draws[name], "rate" if name == "density" else "proportion", k_used[name]
+            theta(name), draws[name], "rate" if name == "density" else "proportion", k_used[name]
         )
-        for name in METRICS
+        for name in names
     }

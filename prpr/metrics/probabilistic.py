@@ -23,7 +23,7 @@ import numpy as np
 
 from prpr.metrics import leave_out, neighbours
 from prpr.metrics.family import Family, Options
-from prpr.metrics.groups import FAKE, REAL, Groups, split
+from prpr.metrics.groups import Groups
 from prpr.metrics.intervals import Replicates
 from prpr.metrics.statistics import Statistics
 
@@ -33,9 +33,9 @@ SCALE = 1.2  # a
 _EQUAL = -700.0  # log of the distance of equal samples: exp of it is nothing
 
 
-def common_radius(stats: Statistics, groups: Groups) -> np.ndarray:
+def common_radius(stats: Statistics, groups: Groups, backend: str = "auto") -> np.ndarray:
     """(1 + G,) R of a set, and without each group."""
-    balls = leave_out.radii(stats, groups, K)
+    balls = leave_out.radii(stats, groups, K, backend=backend)
     kept = np.isfinite(balls)
     return SCALE * np.where(kept, balls, 0).sum(axis=1) / kept.sum(axis=1)
 
@@ -82,29 +82,25 @@ class Products:
 def _replicates(
     real: Statistics, fake: Statistics, names: tuple[str, ...], options: Options
 ) -> dict[str, Replicates]:
-    real.needed("real")
-    fake.needed("fake")
-    sides = {"p_precision": (real, "real"), "p_recall": (fake, "fake")}
-    cuts = {
-        "real": split(real.n, options.groups, options.seed, REAL),
-        "fake": split(fake.n, options.groups, options.seed, FAKE),
-    }
+    cuts = leave_out.cuts(real, fake, options)
+    needed = tuple({"k": K} if name in names else {} for name in NAMES)
+    leave_out.check_left(names, cuts, (needed[0], needed[1]))
     options.tick("probabilistic", 0, 1)
     products: dict[str, Products] = {}
     reach = 0.0
     for name in names:
-        centres, side = sides[name]
-        leave_out.check_left(name, {side: centres.n}, K, options.groups)
-        radius = common_radius(centres, cuts[side])
+        own, other = (0, 1) if name == "p_precision" else (1, 0)
+        radius = common_radius((real, fake)[own], cuts[own], options.backend)
         reach = max(reach, float(radius.max()))
-        products[name] = Products((fake if side == "real" else real).n, cuts[side], radius)
-    for i, j, d in leave_out.batches(neighbours.inside(real, fake, np.full(real.n, reach))):
+        products[name] = Products(len(cuts[other].order), cuts[own], radius)
+    inside = neighbours.inside(real, fake, np.full(real.n, reach), backend=options.backend)
+    for i, j, d in leave_out.batches(inside):
         for name, one in products.items():
             one.add(*((i, j) if name == "p_precision" else (j, i)), d)
     found = {}
     for name, one in products.items():
         scores = one.scores()
-        theta = leave_out.means(scores, cuts["fake" if name == "p_precision" else "real"])
+        theta = leave_out.means(scores, cuts[1 if name == "p_precision" else 0])
         draws = leave_out.draws(scores[0])
         theta = theta if name == "p_precision" else theta.T
         found[name] = Replicates(theta, draws, "proportion", K)

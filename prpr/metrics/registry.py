@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from prpr import errors
-from prpr.metrics import intervals, neighbours
+from prpr.metrics import checks, intervals, neighbours
 from prpr.metrics.family import Family, Options
 from prpr.metrics.intervals import Comparison, Estimate, Replicates
 from prpr.metrics.statistics import Statistics
@@ -71,6 +71,7 @@ def replicates(
     """
     names, options = tuple(dict.fromkeys(names)), options or Options()
     intervals.check_level(options.level)
+    neighbours.check_backend(options.backend)  # also where the answer is known already
     owners = {name: family_of(name) for name in names}
     check_pair(real, fake)
     asked = [
@@ -81,8 +82,8 @@ def replicates(
     for one, own in asked:
         if one.expects is not None:
             k = one.expects(real, fake, own)
-            neighbours.expect(real, k)
-            neighbours.expect(fake, k)
+            for stats in (real, fake) if k > 0 else ():
+                neighbours.expect(stats, k)
     found: dict[str, Replicates] = {}
     for one, own in asked:
         found |= one.replicates(real, fake, own, options)
@@ -137,11 +138,7 @@ def compare(
 
 def check_pair(real: Statistics, fake: Statistics) -> None:
     """DataError unless both come from one encoder, as far as their names and widths tell."""
-    if real.width != fake.width:
-        raise errors.DataError(
-            f"real features have D={real.width} and fake features D={fake.width}: "
-            "both must come from the same encoder"
-        )
+    checks.check_widths(real.width, fake.width)
     if real.encoder != fake.encoder:
         raise errors.DataError(
             f"real features come from {real.encoder!r} and fake ones from {fake.encoder!r}: "

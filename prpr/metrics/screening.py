@@ -17,6 +17,7 @@ from prpr.metrics.distances import Points, exact, frame, panel, spread, squares,
 NARROW = 64  # below this width float64 products cost little beside the selection
 _STRIPE = 2**20  # distances that are looked through at a time
 _WIDE = 1024  # new candidates of a row that are merged at once
+_MERGED = 2**20  # places for candidates, old and new, that are merged at once
 _PENDING = 2**20  # candidates that wait to be merged
 _LEAST_SIDE = 1024  # of a tile, where panels still cost little beside the product
 _FEW = 2**14  # pairs that are soon told apart one by one
@@ -98,8 +99,12 @@ def stride(size: int, k: int) -> int:
 
 
 def above(x: np.ndarray) -> np.ndarray:
-    """The next number above each: x < above(y) is x <= y."""
-    return np.nextafter(x, np.array(np.inf, x.dtype))
+    """The next number above each: x < above(y) is x <= y.
+
+    Around 0 it is the least normal number: devices take what is smaller for 0.
+    """
+    out, tiny = np.nextafter(x, np.array(np.inf, x.dtype)), np.finfo(x.dtype).tiny
+    return np.where(np.abs(out) < tiny, tiny, out)
 
 
 class Near:
@@ -133,10 +138,20 @@ class Near:
         order = np.argsort(at, kind="stable")
         at, index, s = at[order], index[order], s[order]
         first = np.flatnonzero(np.diff(at, prepend=-1))
-        sizes = np.diff(first, append=len(at))
-        rank = np.arange(len(at)) - np.repeat(first, sizes)
-        place = np.repeat(np.arange(len(first)), sizes)
-        k, whose = self.s.shape[1], at[first]
+        cut = np.append(first, len(at))
+        # One sample may have far more candidates than the others: few samples at a time.
+        longest = min(int(np.diff(cut).max()), _WIDE)
+        step = max(1, _MERGED // (self.s.shape[1] + longest))
+        for start in range(0, len(first), step):
+            bounds = cut[start : start + step + 1]
+            some = slice(bounds[0], bounds[-1])
+            self._take(at[bounds[:-1]], np.diff(bounds), index[some], s[some])
+
+    def _take(self, whose: np.ndarray, sizes: np.ndarray, index: np.ndarray, s: np.ndarray) -> None:
+        """Takes in the candidates of the samples `whose`, which lie one after the other."""
+        place = np.repeat(np.arange(len(whose)), sizes)
+        rank = np.arange(len(s)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        k = self.s.shape[1]
         for low in range(0, int(sizes.max()), _WIDE):
             some = (rank >= low) & (rank < low + _WIDE)
             columns = k + rank[some] - low
@@ -155,6 +170,7 @@ class Screen:
 
     def __init__(self, a: Points, b: Points, tiles: Host):
         self.a, self.b, self.tiles = a, b, tiles
+        self._straight: Screen | None = None  # what this one is `turned` of
         self.frame = frame(a, b, tiles.dtype)
         self.norms_a = squares(a, self.frame)
         self.norms_b = self.norms_a if a is b else squares(b, self.frame)
@@ -171,7 +187,8 @@ class Screen:
         """Distances that are reached wherever a sample's s is at least `s`."""
         f = self.frame
         least = (s - 3 * f.beta * norms - f.floor) / (1 + 2 * f.beta)
-        return np.ldexp(np.sqrt(np.maximum(least, 0)) * (1 - 1e-12), f.exponent)
+        with np.errstate(over="ignore"):
+            return np.ldexp(np.sqrt(np.maximum(least, 0)) * (1 - 1e-12), f.exponent)
 
     def bounds(self, i: np.ndarray, j: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(lower, upper) of the distances of pairs."""
@@ -180,7 +197,8 @@ class Screen:
         lower = np.sqrt(np.maximum(s - error, 0)) * (1 - 1e-12)
         upper = np.sqrt(np.maximum(s + error, 0)) * (1 + 1e-12)
         if f.exponent:
-            lower, upper = np.ldexp(lower, f.exponent), np.ldexp(upper, f.exponent)
+            with np.errstate(over="ignore"):
+                lower, upper = np.ldexp(lower, f.exponent), np.ldexp(upper, f.exponent)
         return lower, upper
 
     def narrow(self, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -213,14 +231,17 @@ class Screen:
         return d, d
 
     def turned(self) -> "Screen":
-        """The same with a and b in each other's place; it shares the tiles."""
+        """The same with a and b in each other's place; both share their tiles."""
         out = copy.copy(self)
         out.a, out.b, out.norms_a, out.norms_b = self.b, self.a, self.norms_b, self.norms_a
         out.__dict__.pop("double", None)
+        out._straight = self
         return out
 
     @functools.cached_property
     def double(self) -> "Screen":
+        if self._straight is not None:
+            return self._straight.double.turned()
         return Screen(self.a, self.b, Host(self.a.width, double=True))
 
     def sweep(

@@ -184,6 +184,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray], place: str) -> Statistics:
     if "about" in arrays:
         try:
             about = json.loads(arrays["about"].tobytes())
+            if not isinstance(about, dict):
+                raise ValueError
         except (ValueError, UnicodeDecodeError):
             raise errors.DataError(f"{place}: 'about' is no JSON object; make it again") from None
     encoder = str(about.pop("encoder", UNNAMED))

@@ -27,62 +27,49 @@ Replicates: exact, all four recomputed without each group from the pairs inside 
 
 import numpy as np
 
-from prpr.metrics import leave_out, neighbours
+from prpr.metrics import balls, leave_out, neighbours
 from prpr.metrics.family import Family, Options
-from prpr.metrics.groups import FAKE, REAL, Groups, split
+from prpr.metrics.groups import FAKE, REAL
 from prpr.metrics.intervals import Replicates
 from prpr.metrics.statistics import Statistics
 
 NAMES = ("precision_symmetric", "recall_symmetric", "precision_complement")
 
 
-def views(
-    centres: Statistics, others: Statistics, cuts: tuple[Groups, Groups], k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """θ (1 + G, 1 + H) of both questions to the balls of one set, see `intervals`.
-
-    Returns:
-      (share of the others that lie in a ball, share of the balls that hold one of the others):
-      precision and coverage where the centres are real, recall and precision_complement where
-      they are fakes; G are the centres' groups, H the others'.
-    """
-    balls = leave_out.radii(centres, cuts[0], k)
-    label, top = cuts[1].labels(), balls.max(axis=0)
-    held = np.zeros((len(balls), others.n), bool)
-    holds = np.zeros((*balls.shape, len(cuts[1].cut) - 1), bool)  # one of each group
-    for i, j, d in leave_out.batches(neighbours.inside(centres, others, top)):
-        for row in range(len(balls)):
-            here = leave_out.closed(d, balls[row, i], top[i])
-            held[row, j[here]] = True
-            holds[row, i[here], label[j[here]]] = True
-    # The ball of a centre that is left out has radius −∞ and holds nothing.
-    left = centres.n - np.concatenate([[0], cuts[0].sizes])
-    groups = holds.sum(axis=2)
-    covered = np.stack([groups > 0, *(groups > np.moveaxis(holds, 2, 0))], axis=2).sum(axis=1)
-    return leave_out.means(held, cuts[1]), covered / left[:, None]
-
-
 def _replicates(
     real: Statistics, fake: Statistics, names: tuple[str, ...], options: Options
 ) -> dict[str, Replicates]:
-    real.needed("real")
-    fake.needed("fake")
-    k, sizes = options.k_dc, {"real": real.n, "fake": fake.n}
-    leave_out.check_left(", ".join(names), sizes, k, options.groups)
-    cuts = (
-        split(real.n, options.groups, options.seed, REAL),
-        split(fake.n, options.groups, options.seed, FAKE),
+    k, cuts = options.k_dc, leave_out.cuts(real, fake, options)
+    both = set(names) != {"precision_complement"}
+    leave_out.check_left(names, cuts, ({"k_dc": k} if both else {}, {"k_dc": k}))
+    views = {"complement": balls.Asked(FAKE, k, balls.Covered)}
+    if both:
+        views["precision"] = balls.Asked(REAL, k, balls.Members)
+        views["recall"] = balls.Asked(FAKE, k, balls.Members)
+        views["coverage"] = balls.Asked(REAL, k, balls.Covered)
+    seen = balls.tally(
+        (real, fake),
+        cuts,
+        views,
+        (k,),
+        None,
+        options.backend,
+        lambda done, total: options.tick("symmetric", done, total),
     )
-    options.tick("symmetric", 0, 2)
-    recall, complement = (theta.T for theta in views(fake, real, (cuts[1], cuts[0]), k))
+    complement = seen["complement"].shares().T
     found = {"precision_complement": (complement, fake.n)}
-    options.tick("symmetric", 1, 2)
-    if set(names) != {"precision_complement"}:
-        precision, coverage = views(real, fake, cuts, k)
+    if both:
+        precision = leave_out.means(seen["precision"].counts() > 0, cuts[1])
+        recall = leave_out.means(seen["recall"].counts() > 0, cuts[0]).T
         found["precision_symmetric"] = np.minimum(precision, complement), fake.n
-        found["recall_symmetric"] = np.minimum(recall, coverage), real.n
-    options.tick("symmetric", 2, 2)
+        found["recall_symmetric"] = np.minimum(recall, seen["coverage"].shares()), real.n
     return {name: Replicates(*found[name], "proportion", k) for name in names}
 
 
-FAMILY = Family("symmetric", NAMES, NAMES.__contains__, _replicates)
+def _expects(real: Statistics, fake: Statistics, names: tuple[str, ...]) -> int:
+    """Pairs in the balls of both sets are asked for: who comes first should find them."""
+    del real, fake, names
+    return neighbours.LEAST
+
+
+FAMILY = Family("symmetric", NAMES, NAMES.__contains__, _replicates, expects=_expects)

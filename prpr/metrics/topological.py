@@ -37,8 +37,9 @@ from typing import NamedTuple
 import numpy as np
 
 from prpr import errors
+from prpr.metrics import distances, leave_out
 from prpr.metrics.family import Family, Options
-from prpr.metrics.groups import FAKE, REAL, Groups, split
+from prpr.metrics.groups import FAKE, REAL, Groups
 from prpr.metrics.intervals import Replicates
 from prpr.metrics.statistics import Statistics
 
@@ -80,8 +81,7 @@ def project(features: tuple[np.ndarray, ...], seed: int, rows: int = 8192) -> li
     where D > WIDTH mapped by a Gaussian matrix of variance 1/d. The authors' Xavier
     initialisation differs by a factor, which the bandwidth takes up.
     """
-    largest = max(float(np.max(np.abs(x))) for x in features)
-    exponent = int(np.frexp(largest)[1])
+    exponent = int(np.frexp(max(float(distances.largest(x).max()) for x in features))[1])
     width = features[0].shape[1]
     weights = None
     if width > WIDTH:
@@ -115,7 +115,7 @@ def bandwidth(points: np.ndarray, k: int) -> float:
         block[np.tri(stop - start, n - start, dtype=bool)] = np.inf
         nearest[start:stop] = np.partition(block, k - 1, axis=1)[:, k - 1]
         start = stop
-    # The lower of the two middle ones, as the package takes it.
+    # As the package takes it: the lower of two middle ones, the one below a single middle one.
     at = max(len(nearest) // 2 - 1, 0)
     middle = float(np.partition(nearest, at)[at])
     return 0.0 if middle <= 2 * tolerance * float(squares.max()) else math.sqrt(middle)
@@ -167,6 +167,7 @@ def share(of: Support, within: Support) -> tuple[np.ndarray, np.ndarray]:
 def _replicates(
     real: Statistics, fake: Statistics, names: tuple[str, ...], options: Options
 ) -> dict[str, Replicates]:
+    groups = leave_out.cuts(real, fake, options)
     features = real.needed("real"), fake.needed("fake")
     k = NEIGHBOURS * min(real.width, WIDTH)
     for side, n in (("real", real.n), ("fake", fake.n)):
@@ -177,10 +178,9 @@ def _replicates(
             )
     points = project(features, options.seed)
     sides = []
-    for side, x in ((REAL, points[0]), (FAKE, points[1])):
+    for side in (REAL, FAKE):
         options.tick("supports", side, 4)
-        groups = split(len(x), options.groups, options.seed, side)
-        sides.append(support(x, groups, options.seed))
+        sides.append(support(points[side], groups[side], options.seed))
     p, q = sides
     found = {}
     for step, (name, of, within) in enumerate((("topp", q, p), ("topr", p, q))):

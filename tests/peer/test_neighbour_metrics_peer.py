@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prpr.metrics import measure, statistics
+from prpr.metrics import measure, statistics, topological
 from prpr.metrics.family import Options
 
 PEERS = os.environ.get("PRPR_METRIC_PEERS", "")
@@ -90,6 +90,21 @@ def test_authenticity(pair):
     # Theirs is in float32.
     want = theirs.compute_authpct(*(x.astype(np.float32) for x in pair)) / 100
     assert _ours(pair, "authenticity") == pytest.approx([want], abs=2 / 500)
+
+
+def test_bandwidth_is_the_packages(monkeypatch):
+    """Whether the number of distances that h is the median of is even or odd."""
+    monkeypatch.setitem(sys.modules, "gudhi", types.ModuleType("gudhi"))
+    theirs = _load("TopPR/top_pr/top_pr.py")
+    band, used = theirs.confband_est, []
+    monkeypatch.setattr(
+        theirs, "confband_est", lambda data, h, **rest: used.append(h) or band(data, h, **rest)
+    )
+    rng = np.random.default_rng(8)
+    sets = [rng.normal(size=(n, 5)).astype(np.float32) for n in (120, 121)]
+    theirs.compute_top_pr(real_features=sets[0], fake_features=sets[1])
+    want = [topological.bandwidth(x.astype(np.float64), 25) for x in sets]
+    assert used == pytest.approx(want, rel=1e-12)
 
 
 def test_topp_and_topr_agree_over_seeds(pair, monkeypatch):
