@@ -204,6 +204,31 @@ def test_no_covariance(swap, bad):
         frechet.frechet_distance(*sides[swap], *sides[not swap])
 
 
+@pytest.mark.parametrize("other", [np.eye(3), np.diag([2.0, 0, 0])])
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_no_covariance_with_zeros_on_its_diagonal(first, other):
+    # Eigenvalues 1 and −1 that neither the diagonal nor a pivot shows, nor a singular other set.
+    bad = np.array([[first, 0, 0], [0, 0, 1], [0, 1, 0]])
+    for sigmas, place in (((bad, other), "real"), ((other, bad), "fake"), ((bad, bad), "")):
+        with pytest.raises(errors.DataError, match=f"sigma of the {place}.* negative eigenvalues"):
+            frechet.frechet_distance(np.zeros(3), sigmas[0], np.zeros(3), sigmas[1])
+
+
+def test_rounded_covariances_of_low_rank_are_let_pass():
+    # Eigenvalues of −4e-8 of the largest, but what pivoting leaves is 5e-6 of it.
+    rng = np.random.default_rng(7)
+    mix = rng.normal(size=(20, 200))
+    x, y = (z @ mix for z in pair(300, 200, 20))
+    given = []
+    for mean, cov in map(moments_of, (x, y)):
+        noise = 2e-8 * np.abs(cov).max() * rng.normal(size=cov.shape)
+        given.append((mean, cov + noise + noise.T))
+        values = linalg.eigvalsh(given[-1][1])
+        assert -1e-7 < values[0] / values[-1] < -1e-8
+    found = frechet.frechet_distance(*given[0], *given[1])
+    assert found == pytest.approx(by_singular_values(x, y), rel=1e-3)
+
+
 def test_moments_that_do_not_match():
     with pytest.raises(errors.DataError, match="real features have D=3 and fake features D=4"):
         fid(np.zeros((5, 3)), np.zeros((5, 4)))
@@ -268,7 +293,43 @@ def test_blocks_do_not_matter(monkeypatch):
     assert found.twice == pytest.approx(want.twice, rel=1e-5)
     # Fewer leading coordinates: less is known to count twice, and the interval is wider.
     monkeypatch.setattr(frechet, "LEADING", 2)
-    assert theta_of(x, y).twice < want.twice
+    assert (np.array(theta_of(x, y).twice) < want.twice).all()
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(np.float64, 1e-11), (np.float32, 1e-5)])
+def test_sums_of_a_group_are_those_of_its_samples(dtype, error, monkeypatch):
+    # Two equal spectra: what is left of |x|² − Σ s z² is small against both.
+    x, y = (z.astype(dtype) for z in pair(2000, 1500, 12))
+    y *= np.sqrt(moments_of(x)[1].trace() / moments_of(y)[1].trace())
+    monkeypatch.setattr(frechet, "ROWS", 100)
+    found = []
+    for way in (True, False):
+        monkeypatch.setattr(frechet, "pooled", lambda *_, way=way: way)
+        found.append(theta_of(x, y, groups=8))
+    one, two = (one.theta - one.theta[0, 0] for one in found)
+    assert np.abs(one - two).max() < error * np.std(two)
+    assert found[0].twice == pytest.approx(found[1].twice, rel=error)
+
+
+def test_pooled_is_the_smaller_number_of_products():
+    # N = 50,000 and 5,000 in 20 groups, all or half of the coordinates.
+    assert frechet.pooled(2500, 2048, 2048, 512)
+    assert not frechet.pooled(250, 2048, 2048, 512)
+    assert not frechet.pooled(2500, 2048, 512, 512)
+
+
+def test_leading_coordinates_are_enough(monkeypatch):
+    # Equal distributions, whose interval is of the second derivatives alone, of a steep spectrum.
+    rng = np.random.default_rng(6)
+    spread = np.arange(1, 101) ** -0.75
+    x, y = rng.normal(size=(2, 600, 100)) * spread
+    found = intervals.estimate(theta_of(x, y))
+    assert frechet.leading(spread**2) == 60
+    monkeypatch.setattr(frechet, "SHARE", 1.0)
+    assert frechet.leading(spread**2) == 100
+    want = intervals.estimate(theta_of(x, y))
+    assert found.value == want.value
+    assert found.high - found.low == pytest.approx(want.high - want.low, rel=5e-3)
 
 
 def coverage(draw, truth, runs, names, seed=0):

@@ -186,6 +186,63 @@ def test_what_counts_twice_is_taken_off(kind):
     assert width((0.5 * v, 0.4 * v)) == pytest.approx(width(None) * np.sqrt(0.5), rel=1e-3)
 
 
+def certain(value, draws, kind="proportion"):
+    """Replicates that do not vary at all."""
+    return intervals.Replicates(np.full((5, 5), float(value)), draws, kind)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "want"),
+    [  # Newcombe 1998, table II, method 10
+        ((56, 70), (48, 80), (0.0524, 0.3339)),
+        ((9, 10), (3, 10), (0.1705, 0.8090)),
+        ((5, 56), (0, 29), (-0.0381, 0.1926)),
+        ((10, 10), (0, 20), (0.6791, 1.0)),
+        ((10, 10), (0, 10), (0.6075, 1.0)),
+    ],
+)
+def test_compare_of_independent_proportions_is_newcombes(one, two, want):
+    a, b = (certain(k / n, n) for k, n in (one, two))
+    found = intervals.compare(a, b)
+    assert found[1:3] == pytest.approx(want, abs=6e-5)
+    assert intervals.compare(b, a)[1:3] == pytest.approx((-want[1], -want[0]), abs=6e-5)
+    assert (found.p < 0.05) == (want[0] > 0)
+
+
+def test_compare_in_a_corner_is_not_certain():
+    for kind in ("proportion", "rate", "capped"):
+        found = intervals.compare(certain(1, 6, kind), certain(0, 6, kind))
+        assert 0.1 < found.low < 0.6
+        assert 1e-6 < found.p < 0.05
+        found = intervals.compare(certain(1, 6, kind), certain(1, 6, kind))
+        assert found.low < 0 < found.high
+        assert found.p == 1
+    one, two = (certain(x, np.inf, "real") for x in (1, 0))
+    assert intervals.compare(one, two) == (1, 1, 1, 0)
+
+
+def test_compare_agrees_with_its_p_at_every_level():
+    rng = np.random.default_rng(8)
+    a, b = (_linear(rng, 10, 12, 0.02, 0.02) - shift for shift in (4.3, 4.35))
+    one, two = (intervals.Replicates(x, 400) for x in (a, b))
+    for level in (0.3, 0.6, 0.9, 0.99, 0.9999):
+        found = intervals.compare(one, two, level)
+        assert (found.p < 1 - level) == (found.low > 0 or found.high < 0)
+
+
+def test_compare_of_paired_proportions_keeps_what_pairing_gains():
+    # Both vary more than 5000 draws do, and mostly together: that they do takes nothing away.
+    rng = np.random.default_rng(9)
+    theta = _linear(rng, 20, 20, 2e-3, 1e-3) - 4.5
+    other = theta + 1e-3 * (rng.normal(size=21) - 1)
+    found = []
+    for kind in ("proportion", "real"):
+        one, two = (intervals.Replicates(x, 5000, kind) for x in (theta, other))
+        found.append(intervals.compare(one, two))
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert found[0].high - found[0].low < 0.8 * 2 * 1.96 * np.sqrt(2 * 0.25 / 5000)
+
+
 def test_compare_takes_the_fakes_part_off():
     rng = np.random.default_rng(7)
     a, b = _linear(rng, 10, 12, 1, 2), _linear(rng, 10, 14, 1, 2)

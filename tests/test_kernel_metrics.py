@@ -91,6 +91,9 @@ def test_subsets_have_the_same_expectation():
     assert whole == pytest.approx((brute(x[:60], y), 0), rel=1e-9, abs=1e-12)
     with pytest.raises(errors.ConfigError, match="subsets=0"):
         kernel.subset_kid(statistics(x), statistics(y), 0)
+    with pytest.raises(errors.ConfigError, match=r"size=2 of a subset .* at least 3"):
+        kernel.subset_kid(statistics(x), statistics(y), 2, 2)
+    assert np.isfinite(kernel.subset_kid(statistics(x), statistics(y), 2, 3)).all()
 
 
 def test_kid_equals_torch_fidelity():

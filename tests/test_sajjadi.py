@@ -99,14 +99,18 @@ def test_replicates_leave_groups_out_of_fixed_clusters():
     ]
     found_labels = sajjadi._clusterings(statistics(real), statistics(fake), options)
     labels = list(zip(*found_labels, strict=True))
+    # Each run has 120 of the real samples, and not always the same.
+    assert ((found_labels[0] >= 0).sum(axis=1) == 120).all()
+    assert 120 < (found_labels[0] >= 0).any(axis=0).sum() <= 200
+    assert (found_labels[1] >= 0).all()
     lam = sajjadi.slopes()
     for g, h in ((0, 0), (3, 0), (0, 1), (4, 2)):
         alphas = []
         for one in labels:
-            p, q = (
-                np.bincount(c[k != left - 1], minlength=20) / (k != left - 1).sum()
-                for c, k, left in zip(one, cut, (g, h), strict=True)
-            )
+            kept = [
+                c[(k != left - 1) & (c >= 0)] for c, k, left in zip(one, cut, (g, h), strict=True)
+            ]
+            p, q = (np.bincount(some, minlength=20) / len(some) for some in kept)
             alphas.append(np.minimum(lam[:, None] * p, q).sum(axis=1))
         alpha = np.mean(alphas, axis=0)
         assert theta[g, h] == pytest.approx((65 * alpha / (1 + 64 * lam)).max(), rel=1e-9)
@@ -135,6 +139,29 @@ def test_a_larger_set_weighs_no_more():
     precision, recall = scores(real, fake)
     assert precision == pytest.approx(0.1, abs=0.07)
     assert recall == pytest.approx(6.5 / 7.4, abs=0.07)  # 65 α/(1 + 64 λ) at λ = α = 0.1
+
+
+@pytest.mark.parametrize(("n", "m"), [(60, 1000), (1000, 60), (200, 3000)])
+def test_one_distribution_of_two_sizes_scores_as_of_the_smaller(n, m):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(n, 100)), rng.normal(size=(m, 100))
+    least = min(n, m)
+    want = np.mean(scores(x[:least], y[:least]))
+    assert scores(x, y) == pytest.approx((want, want), abs=0.06)
+
+
+def test_few_samples_are_noted():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(2000, 2))
+
+    def notes(n, m):
+        found = sajjadi.FAMILY.replicates(
+            statistics(x[:n]), statistics(x[-m:]), sajjadi.NAMES, Options(groups=2)
+        )
+        return {note for one in found.values() for note in one.notes}
+
+    assert notes(1000, 1000) == set()
+    assert len(notes(60, 60)) == 1
 
 
 def test_odd_features_and_repeats():

@@ -12,9 +12,13 @@ score is the mean of these two models'. So neither the classifiers nor the weigh
 labels. Stacking on scores of K ordinary folds does leak: P = Q in 16 dimensions, N = 500, 30
 draws, gave α(1) = 0.973 ± 0.008 without a cap, the ring 0.993 ± 0.006.
 
-Features are first turned into principal components of a subsample of both sets. These are chosen
-without labels, which keeps a bound of held-out error a bound: given all features, the held-out
-labels are still independent of the classifier.
+Features are first turned into principal components of a subsample of the pooled samples. Neither
+the subsample nor its mean looks at which set a sample is from, which keeps a bound of held-out
+error a bound: given all features, the held-out labels are still independent of the classifier.
+A centre of equal parts of two unequal sets would put the difference of their means, held-out
+samples included, among the components; and with equal numbers of both sets more of the smaller
+one is in the subsample, whose samples lie farther out along its components than others do. Hence
+a set that is a small part of all samples is a small part of what chooses the components, too.
 
   linear   logistic, on at most 256 whitened components
   kernel   logistic, on 300 Nyström features of a Gaussian kernel, 64 components
@@ -47,8 +51,8 @@ from prpr.metrics.statistics import Statistics
 
 FOLDS = 10
 LEAST = 40  # samples of a set: below, the network's own validation set has too few
-BASIS = 2048  # samples of each set that the principal components are fitted to, at most,
-WIDEST = 2**24  # and numbers in them
+BASIS = 4096  # of all samples, that the principal components are fitted to, at most,
+WIDEST = 2**25  # and numbers in them
 COMPONENTS = 256
 FITTED = 10_000  # samples of each set that one classifier is fitted to, at most
 ROWS = 4096  # scored at once
@@ -209,16 +213,17 @@ def _weights(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
 def _components(real: Statistics, fake: Statistics, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Principal components (n, d) float32 of both sets, the first with variance 1.
 
-    At most `COMPONENTS`, of at most `BASIS` samples of each set; one, zero, where all are constant.
-    And a tenth of these samples: in as many whitened components as samples, all samples are
-    equally far from each other, whatever they were.
+    At most `COMPONENTS`, of at most `BASIS` of all samples, drawn without regard to their set;
+    one, zero, where all are constant. And a tenth of these samples: in as many whitened components
+    as samples, all samples are equally far from each other, whatever they were.
     """
     features = real.needed("real"), fake.needed("fake")
     rng = np.random.Generator(np.random.Philox(key=[seed % 2**64, 3]))
-    size = min(BASIS, max(WIDEST // real.width, 2))
-    parts = [x[np.sort(rng.permutation(len(x))[:size])].astype(np.float64) for x in features]
-    basis = np.concatenate(parts)
-    centre = np.mean([part.mean(axis=0) for part in parts], axis=0)
+    size = min(BASIS, max(WIDEST // real.width, 4))
+    drawn = np.sort(rng.permutation(real.n + fake.n)[:size])
+    parts = features[0][drawn[drawn < real.n]], features[1][drawn[drawn >= real.n] - real.n]
+    basis = np.concatenate([part.astype(np.float64) for part in parts])
+    centre = basis.mean(axis=0)
     basis -= centre
     scale = np.abs(basis).max()
     if scale == 0:
@@ -250,9 +255,11 @@ def _notes(real: Statistics, fake: Statistics, width: int, folds: int) -> tuple[
     out = []
     if width < real.width:
         out.append(f"classifiers see {width} principal components of {real.width} features")
-    fitted = max(real.n, fake.n) * (folds - 2) // folds
-    if fitted > FITTED:
-        out.append(f"each classifier is fitted to {FITTED} samples of each set of {fitted}")
+    sizes = {"real": real.n, "fake": fake.n}
+    left = {place: n * (folds - 2) // folds for place, n in sizes.items()}
+    cut = [f"{FITTED} of {n} {place}" for place, n in left.items() if n > FITTED]
+    if cut:
+        out.append(f"each classifier is fitted to {' and '.join(cut)} samples outside its folds")
     return tuple(out)
 
 

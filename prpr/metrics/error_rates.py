@@ -94,7 +94,6 @@ def least(below: np.ndarray, above: np.ndarray, lam: np.ndarray) -> np.ndarray:
 
 def chosen(counts: Counts, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """P(s < t) (L, 1 + G) and Q(s >= t) (L, 1 + H) at each fold's t, chosen on the others."""
-    shape = len(lam), -1
     miss_real, miss_fake = 0, 0
     for k in range(counts.real.shape[1]):
         rest = [np.delete(one, k, axis=1).sum(axis=(0, 1)) for one in (counts.below, counts.above)]
@@ -104,8 +103,8 @@ def chosen(counts: Counts, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         miss_real = miss_real + counts.below[:, k, at]
         miss_fake = miss_fake + counts.above[:, k, at]
     return (
-        left_out(np.asarray(miss_real), counts.real.sum(axis=1)).T.reshape(shape),
-        left_out(np.asarray(miss_fake), counts.fake.sum(axis=1)).T.reshape(shape),
+        left_out(np.asarray(miss_real), counts.real.sum(axis=1)).T,
+        left_out(np.asarray(miss_fake), counts.fake.sum(axis=1)).T,
     )
 
 

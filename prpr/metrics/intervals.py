@@ -171,6 +171,15 @@ def compare(first: Replicates, second: Replicates, level: float = 0.95) -> Compa
     the real part of Var(a − b) is V_real of θᵃ[g, 0] − θᵇ[g, 0], in which what both owe to
     the real sample cancels; the fake parts add up, and so do what both sets make together.
 
+    The interval is difference ± t √Var(a − b), but no model is surer of its own number than a score
+    interval [low, high] of `draws` draws is, which has a width at 0 and 1:
+
+      down² = t² Var(a − b) + max(0, (a − low_a)² − t² Var(a)) + max(0, (high_b − b)² − t² Var(b))
+
+    and up² with the other sides. Where no replicate differs, that is Newcombe's interval (1998,
+    method 10) of two independent numbers. p is that of |a − b| against t-fold down or up, whichever
+    lies towards 0, so p < 1 − level just where 0 lies outside.
+
     Raises:
       ConfigError: level outside (0, 1).
       ValueError: replicates over different numbers of real groups.
@@ -190,14 +199,44 @@ def compare(first: Replicates, second: Replicates, level: float = 0.95) -> Compa
         twice = first.twice[1] + second.twice[1]
     variance = _once(v_real, v_fake, v_both, twice)
     difference = float(a[0, 0] - b[0, 0])
-    if variance == 0:
-        return Comparison(difference, difference, difference, float(difference == 0))
-    own = [(part[1], len(x[0]) - 1) for part, x in zip(parts, (a, b), strict=True)]
-    df = _freedom([(v_real, g), *own])
-    error = float(np.sqrt(variance))
-    half = quantile(level, df) * error
-    p = 2 * float(special.stdtr(df, -abs(difference) / error))
-    return Comparison(difference, difference - half, difference + half, p)
+    df = np.inf
+    if variance > 0:
+        own = [(part[1], len(x[0]) - 1) for part, x in zip(parts, (a, b), strict=True)]
+        df = _freedom([(v_real, g), *own])
+    t = quantile(level, df)
+    down, up = np.sqrt(t * t * variance + _floors(first, second, t))
+    towards = float(down if difference > 0 else up)
+    if difference == 0 or towards == 0:
+        p = float(difference == 0)
+    else:
+        p = 2 * float(special.stdtr(df, -t * abs(difference) / towards))
+    low, high = float(difference - down), float(difference + up)
+    if first.kind in ("proportion", "capped"):
+        low, high = max(low, -first.top), min(high, first.top)
+    return Comparison(difference, low, high, p)
+
+
+def _floors(first: Replicates, second: Replicates, t: float) -> np.ndarray:
+    """What the score intervals add to t² Var(a − b), downwards and upwards: (2,), see `compare`."""
+    out = np.zeros(2)
+    for one, turned in ((first, False), (second, True)):
+        sides = np.square(_score_sides(one, t)) - t * t * _variance(one.theta, one.twice)[0]
+        out += np.maximum(sides[::-1] if turned else sides, 0)
+    return out
+
+
+def _score_sides(one: Replicates, t: float) -> np.ndarray:
+    """(value − low, high − value) of the score interval of `draws` draws; 0 for "real" ones."""
+    top = one.top if one.kind == "capped" else 1.0
+    value = float(one.theta[0, 0]) / top
+    low, high = value, value
+    if one.kind == "proportion":
+        low, high = proportion(value, one.draws, t)
+    elif one.kind != "real":
+        low, high = rate(value, one.draws, t)
+    if one.kind == "capped":
+        low, high = min(low, proportion(1.0, one.draws, t)[0]) if value >= 1 else low, min(high, 1)
+    return top * np.maximum([value - low, high - value], 0)
 
 
 def _capped(one: Replicates, level: float) -> Estimate:

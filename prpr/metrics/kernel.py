@@ -56,14 +56,16 @@ def subset_kid(
 
     Args:
       subsets: number of subsets of each set, drawn without replacement within a subset.
-      size: samples in a subset; that of the smaller set where it has fewer.
+      size: samples in a subset, >= 3; that of the smaller set where it has fewer.
       seed: of the draws.
 
     Raises:
-      ConfigError: subsets or size below 1.
+      ConfigError: subsets below 1, or size below 3.
       DataError: statistics without features, or fewer than three samples in a set.
     """
     checks.check_settings({"subsets": subsets, "size": size})
+    if size < 3:
+        raise errors.ConfigError(f"size={size} of a subset for kid must be at least 3")
     size = min(size, real.n, fake.n)
     rng = np.random.Generator(np.random.Philox(key=seed % 2**64))
     found = [

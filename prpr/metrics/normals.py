@@ -72,19 +72,23 @@ class Known:
 
     @functools.cached_property
     def factor(self) -> np.ndarray:
-        """C (D, R) with C Cᵀ = Σ."""
+        """C (D, R) with C Cᵀ = Σ, up to NEGATIVE of Σ; DataError for a negative eigenvalue."""
         if self.lower is not None:
             return self.lower
-        largest = float(np.abs(np.diag(self.cov)).max())
+        largest = float(np.abs(self.cov).max())
         if largest == 0:
             return np.zeros((len(self.cov), 0))
         (pstrf,) = linalg.get_lapack_funcs(("pstrf",), (self.cov,))
         lower, pivots, rank, _ = pstrf(self.cov, lower=1)
         out = np.empty((len(self.cov), int(rank)))
         out[pivots - 1] = np.tril(lower[:, : int(rank)])
-        if self.trace - float(np.vdot(out, out)) < -NEGATIVE * largest:
+        # Pivoting stops where the rest has no positive diagonal: of an indefinite Σ it leaves more.
+        if np.abs(np.tril(self.cov - out @ out.T)).max() <= NEGATIVE * largest:
+            return out
+        values, vectors = linalg.eigh(self.cov, check_finite=False)
+        if values[0] < -NEGATIVE * values[-1]:
             raise _no_covariance(self.place)
-        return out
+        return vectors * np.sqrt(np.maximum(values, 0))
 
     def times(self, x: np.ndarray) -> np.ndarray:
         """Σ x."""
@@ -153,7 +157,11 @@ def distance(real: Normal, fake: Normal) -> float:
 
 def _ordered(real: Normal, fake: Normal) -> tuple[Normal, Normal]:
     """(outer, inner): the factor of the inner one has the fewer columns."""
-    return (real, fake) if fake.rank <= real.rank else (fake, real)
+    outer, inner = (real, fake) if fake.rank <= real.rank else (fake, real)
+    if isinstance(outer, Known) and (isinstance(inner, Sampled) or inner.lower is None):
+        # C_iᵀ Σ_o C_i does not show what is negative of Σ_o where C_i has no part; its factor does.
+        _ = outer.factor
+    return outer, inner
 
 
 def _value(squares: np.ndarray, outer: Normal, inner: Normal) -> float:
