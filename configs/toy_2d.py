@@ -1,16 +1,21 @@
-"""A ring of eight Gaussians in the plane: a small GAN, pre-trained with the hinge loss, at three λ.
+"""Points in the plane, where the densities of data and flow are known: a small GAN, a small flow.
 
+    python experiments/toy_2d.py --config=configs/toy_2d.py              # both, against the truth
     python experiments/train_gan.py --config=configs/toy_2d.py:base      # the base run alone
     python experiments/finetune_biggan.py --config=configs/toy_2d.py     # base, control and λ
+    python experiments/train_flow.py --config=configs/toy_2d.py          # likelihood, then λ
 
-`--config.data.name=grid25` (or skewed) trains on another mixture. Arguments: `:base` is the base
-run's own configuration, `:smoke` runs everything in seconds.
+`--config.data.name=grid25` (skewed, two_moons, spirals, checkerboard, pinwheel) trains on other
+data. Arguments: `:base` is the base run's own configuration; `:gan` and `:flow` are the two that
+experiments/toy_2d.py compares over nine λ; `:smoke`, `:gan_smoke` and `:flow_smoke` run everything
+in seconds.
 """
 
 from prpr import config
 from prpr.errors import unknown_name
 
-ARGUMENTS = ("", "base", "smoke")
+ARGUMENTS = ("", "base", "smoke", "gan", "gan_smoke", "flow", "flow_smoke")
+LAMS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 def get_config(argument: str = "") -> config.Config:
@@ -31,8 +36,20 @@ def get_config(argument: str = "") -> config.Config:
     cfg.dials.tau = 0.25
     cfg.train.batch, cfg.train.steps, cfg.train.warmup = 128, 3000, 300
     cfg.score.encoder = "pixels"
-    if argument == "smoke":
-        cfg.name = "toy_2d-smoke"
+    kind, _, small = argument.rpartition("_") if "_" in argument else (argument, "", "")
+    if kind in ("gan", "flow"):
+        cfg.lams = LAMS
+    if kind == "flow":
+        cfg = config.flow_of(cfg)
+        # Small enough that it cannot have both ends: a spline flow fits these data too well.
+        cfg.model.name, cfg.model.depth, cfg.model.layers = "realnvp", 6, 2
+        cfg.model.generator_ch = 32
+        cfg.route = "data"  # through samples flows of this size fold, and leave the data
+        cfg.base.steps, cfg.base.generator_lr, cfg.generator.lr = 2000, 1e-3, 5e-4
+        cfg.generator.b1, cfg.generator.b2, cfg.critic.b1 = 0.5, 0.99, 0.5
+        cfg.train.decay = "late_linear"
+    if "smoke" in (argument, small):
+        cfg.name = f"{cfg.name}-smoke"
         cfg.lams = (0.2, 5.0)
         cfg.train.steps, cfg.train.warmup, cfg.base.steps = 6, 2, 6
         cfg.train.log_every, cfg.train.checkpoint_every, cfg.train.diagnose_every = 2, 4, 2

@@ -3,15 +3,19 @@
 Nothing here trains; a configuration that cannot be built ends here, before anything is written.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from prpr import config, data, models, objectives, parallel, ratio, train
 from prpr.errors import ConfigError
+
+_EXAMPLES = 256  # items by which a density's layers are set up
 
 
 class Splits(NamedTuple):
@@ -135,6 +139,21 @@ def _optimiser(opt: config.Config, schedule: optax.Schedule) -> optax.GradientTr
     return optax.chain(optax.clip_by_global_norm(opt.clip), adam) if opt.clip else adam
 
 
+def route_of(cfg: config.Config) -> train.Route:
+    """How the generator learns."""
+    return "likelihood" if cfg.objective == objectives.LIKELIHOOD else cfg.route
+
+
+def critic_steps(cfg: config.Config) -> int:
+    """Critic updates for a generator update: none where there is no critic to train."""
+    return 0 if route_of(cfg) in ("likelihood", "implicit") else cfg.critic.steps
+
+
+def reads_data(cfg: config.Config) -> bool:
+    """Whether a generator update reads a batch of data."""
+    return route_of(cfg) != "samples"
+
+
 def system(
     cfg: config.Config, dataset: data.AnyDataset, axis_name: str | None = None
 ) -> train.System:
@@ -145,9 +164,13 @@ def system(
       dataset: gives the shape of an item and the number of classes.
       axis_name: of the devices that share a batch; None where nothing is mapped.
     """
-    generator, critic = models.build(cfg, dataset.shape, dataset.num_classes, axis_name)
-    steps, warmup, each = cfg.train.steps, cfg.train.warmup, cfg.critic.steps
-    decay = cfg.train.decay
+    generator, critic = models.build(
+        cfg, dataset.shape, dataset.num_classes, axis_name, levels=dataset.levels
+    )
+    density = train.has_density(generator)
+    steps, warmup, decay = cfg.train.steps, cfg.train.warmup, cfg.train.decay
+    route, each = route_of(cfg), critic_steps(cfg)
+    exact = cfg.log_ratio == "density" and each > 0
     return train.System(
         generator=generator,
         critic=critic,
@@ -156,10 +179,13 @@ def system(
         ),
         objective=objectives.get(cfg.objective),
         critic_tx=_optimiser(
-            cfg.critic, _schedule(cfg.critic.lr, decay, warmup * each, steps * each)
+            cfg.critic,
+            _schedule(
+                cfg.critic.lr, decay, warmup * (each + reads_data(cfg)), max(steps * each, 1)
+            ),
         ),
         generator_tx=_optimiser(cfg.generator, _schedule(cfg.generator.lr, decay, 0, steps)),
-        dim_z=cfg.model.dim_z,
+        dim_z=math.prod(dataset.shape) if density else cfg.model.dim_z,
         num_classes=dataset.num_classes,
         critic_steps=each,
         ema=cfg.generator.ema,
@@ -172,7 +198,30 @@ def system(
         r1=cfg.critic.r1,
         r2=cfg.critic.r2,
         normalise=cfg.normalise,
+        route=route,
+        exact=exact,
+        reference=exact or route == "implicit",
+        levels=dataset.levels if density else 0,
     )
+
+
+def example(system: train.System, dataset: data.AnyDataset) -> jax.Array:
+    """Items by which a state is initialised, (N, ...): data where a layer may be set up by them."""
+    if not train.has_density(system.generator):
+        return jnp.zeros((2, *dataset.shape), jnp.float32)
+    return jnp.asarray(dataset.take(spread(dataset.size, _EXAMPLES)).images)
+
+
+def generator_step(system: train.System, n: int) -> Callable[..., Any]:
+    """The generator's update as a trainer maps it: of (state), or (state, batch) if it reads data.
+
+    Args:
+      system: what is trained.
+      n: samples of one device.
+    """
+    if system.route == "samples":
+        return lambda state: train.generator_update(system, state, n)
+    return lambda state, batch: train.generator_update(system, state, batch)
 
 
 def dials(cfg: config.Config, lam: float | None) -> dict[str, float]:

@@ -45,7 +45,12 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def define_config(
-    default: str, name: str = "config", flag_values: flags.FlagValues = flags.FLAGS
+    default: str,
+    name: str = "config",
+    flag_values: flags.FlagValues = flags.FLAGS,
+    *,
+    kind: str = "",
+    follows: str = "",
 ) -> flags.FlagHolder:
     """Defines --config=FILE.py[:ARGUMENT] and an override for each of its knobs.
 
@@ -55,6 +60,9 @@ def define_config(
       default: the file that is used if none is named.
       name: the flag's name.
       flag_values: where to define it.
+      kind: what is asked of a file that holds several kinds of configuration: FILE.py is read as
+        FILE.py:KIND, and FILE.py:ARGUMENT as FILE.py:KIND_ARGUMENT.
+      follows: another such flag, whose file is taken if none is named.
 
     Returns:
       A holder; its `value` is the locked ConfigDict once `run` has parsed the flags.
@@ -62,7 +70,7 @@ def define_config(
     holder = config_flags.DEFINE_config_file(
         name, None, f"file of the configuration; default {default}", flag_values
     )
-    flag_values[name].parser = _ConfigParser(name, default)
+    flag_values[name].parser = _ConfigParser(name, default, kind, follows)
     return holder
 
 
@@ -231,10 +239,12 @@ class _ConfigFileError(Exception):
 class _ConfigParser(flags.ArgumentParser):
     """Loads the file, and checks the names of the overrides against it."""
 
-    def __init__(self, name: str, default: str):
+    def __init__(self, name: str, default: str, kind: str = "", follows: str = ""):
         super().__init__()
         self.name = name
         self.default = default
+        self.kind = kind
+        self.follows = follows
         self.knobs: dict[str, Any] = {}  # dotted name -> value in the file
         self._overrides: list[str] = []
 
@@ -255,11 +265,14 @@ class _ConfigParser(flags.ArgumentParser):
             raise ConfigError(f"--{self.name} is given twice: {chosen[0]} and {chosen[1]}")
         pattern = re.compile(rf"--?(no)?{re.escape(self.name)}\.([^=]*)")
         self._overrides = [match[2] for match in map(pattern.match, others) if match]
+        if self.follows and not chosen:
+            given = rf"--?{re.escape(self.follows)}=(.*)"
+            chosen = [match[1] for match in (re.fullmatch(given, one) for one in others) if match]
         path = chosen[0] if chosen else self.default
         return [argv[0], f"--{self.name}={path}", *others, *argv[end:]]
 
     def parse(self, argument: Any) -> ConfigDict:
-        path = str(argument)
+        path = self._of_kind(str(argument))
         try:
             config = _load(path, self.name)
             self.knobs = _flatten(config)
@@ -269,6 +282,13 @@ class _ConfigParser(flags.ArgumentParser):
             raise _ConfigFileError(error) from error.__cause__
         config.lock()
         return config
+
+    def _of_kind(self, path: str) -> str:
+        """FILE.py[:ARGUMENT] with the kind in its argument."""
+        file, _, argument = path.partition(":")
+        if not self.kind or argument == self.kind or argument.startswith(f"{self.kind}_"):
+            return path
+        return f"{file}:{self.kind}" + (f"_{argument}" if argument else "")
 
     def flag_type(self) -> str:
         return "config file"

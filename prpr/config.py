@@ -22,6 +22,7 @@ from prpr.numerics import check_lam
 Config: TypeAlias = Any
 
 DECAYS = ("constant", "linear", "late_linear", "cosine")
+ROUTES = ("samples", "data", "implicit")
 
 
 class Knob(NamedTuple):
@@ -145,6 +146,17 @@ KNOBS: dict[str, Any] = {
         "whose critic steps, rates and moving average the control takes",
     ),
     "objective": Knob("envelope", _accepted_by(objectives.get), "what the generator ascends"),
+    "route": Knob(
+        "samples",
+        _name("route", lambda: ROUTES),
+        "how the generator learns: through its samples; or, of a flow: by reweighted data, or "
+        "as its own critic against its frozen start (implicit)",
+    ),
+    "log_ratio": Knob(
+        "critic",
+        _name("kind of log-ratio", lambda: ("critic", "density")),
+        "the critic's; or a flow's own density, where the critic estimates that of the data",
+    ),
     "normalise": Knob(False, _flag, "subtract the running log E_q[r̂] from the log-ratio"),
     "dials": {
         "tau": Knob(0.5, _number(0, low_open=True), "temperature τ of the envelope, in nats"),
@@ -178,7 +190,18 @@ KNOBS: dict[str, Any] = {
         "output_ch": Knob(
             0, _whole(0), "channels that the generator's last layer makes; 0: those of an image"
         ),
-        "depth": Knob(2, _whole(1), "hidden layers (mlp), blocks at one size (biggan_deep)"),
+        "depth": Knob(
+            2, _whole(1), "hidden layers (mlp), blocks at one size (biggan_deep), maps of a flow"
+        ),
+        "layers": Knob(2, _whole(1), "layers or blocks of the network in each map of a flow"),
+        "scales": Knob(0, _whole(0), "squeezes of a flow of images; 0: up to 3, to a side of 2"),
+        "patch": Knob(2, _whole(1), "side of the patches of jet and tarflow"),
+        "heads": Knob(4, _whole(1), "attention heads of jet and tarflow"),
+        "dequantiser": Knob(
+            "uniform",
+            _name("dequantiser", lambda: ("uniform", "variational")),
+            "the noise that a flow sees between the values of images",
+        ),
         "attention_at": Knob((), _tuple_of(_whole(1)), "sides at which attention is applied"),
         "generator_spectral_norm": Knob(True, _flag, "spectral norm in the generator"),
         "critic_spectral_norm": Knob(True, _flag, "spectral norm in the critic"),
@@ -263,7 +286,9 @@ KNOBS: dict[str, Any] = {
         "generator_lr": Knob(1e-3, _number(0, low_open=True), "its generator's learning rate"),
         "ema": Knob(0.99, _number(0, 1, high_open=True), "decay of its moving average"),
         "loss": Knob(
-            "hinge", _name("base loss", lambda: ("hinge", "logistic")), "loss of base and control"
+            "hinge",
+            _name("base loss", lambda: ("hinge", "logistic", objectives.LIKELIHOOD)),
+            "loss of base and control; likelihood is for flows",
         ),
         "fit_steps": Knob(
             20_000, _whole(1), "most critic updates in fitting a critic to a base that has none"
@@ -343,6 +368,41 @@ def validate(cfg: Config) -> None:
             f"{cfg.critic.loss!r} estimates none; use critic.loss = 'logistic' (or a divergence), "
             "or objective = 'hinge'."
         )
+    _check_density(cfg)
+
+
+def _check_density(cfg: Config) -> None:
+    """What only a model with a density can do."""
+    likelihood = cfg.objective == objectives.LIKELIHOOD
+    wanted = {
+        f"config.objective = {objectives.LIKELIHOOD!r}": likelihood,
+        f"config.base.loss = {cfg.base.loss!r}": cfg.base.loss == objectives.LIKELIHOOD,
+        f"config.route = {cfg.route!r}": cfg.route != "samples",
+        f"config.log_ratio = {cfg.log_ratio!r}": cfg.log_ratio == "density",
+    }
+    asked = next((knob for knob, does in wanted.items() if does), None)
+    if asked and cfg.model.name not in models.FLOWS:
+        raise ConfigError(
+            f"{asked} needs a model with a density, and config.model.name = {cfg.model.name!r} "
+            f"has none; choose one of {', '.join(models.FLOWS)}."
+        )
+    if cfg.model.name in models.FLOWS and cfg.model.dtype != "float32":
+        raise ConfigError(
+            f"config.model.dtype = {cfg.model.dtype!r}: flows have float32 only, since they are "
+            "inverted exactly."
+        )
+    if cfg.route == "implicit" and not likelihood:
+        objectives.check_implicit(cfg.objective)
+    if cfg.route == "data" and not likelihood and not objectives.get(cfg.objective).needs_ratio:
+        raise ConfigError(
+            f"config.route = 'data' reweights by a log-ratio, which objective {cfg.objective!r} "
+            "does not read; use 'envelope'."
+        )
+    if cfg.log_ratio == "density" and cfg.critic.parametrisation != "log":
+        raise ConfigError(
+            "config.log_ratio = 'density' adds log-densities to the critic's output, which must be "
+            "a log-ratio then; set critic.parametrisation = 'log'."
+        )
 
 
 def check_base(cfg: Config) -> None:
@@ -354,6 +414,19 @@ def check_base(cfg: Config) -> None:
             "--out DIR and give --config.base.path=DIR, or train a base here with "
             "--config.base.required=false."
         )
+
+
+def flow_of(cfg: Config) -> Config:
+    """A GAN's configuration made that of a flow: likelihood first, then λ; sizes are to be set.
+
+    The critic is one for the flow's samples: a plain network of few channels, several steps.
+    """
+    out = cfg.copy_and_resolve_references()
+    out.name = f"{cfg.name}_flow"
+    out.base.loss, out.control_recipe = objectives.LIKELIHOOD, "base"
+    out.generator.b1, out.generator.b2 = 0.9, 0.999
+    out.critic.b1, out.critic.b2 = 0.0, 0.99
+    return out
 
 
 def base_of(cfg: Config) -> Config:
@@ -384,8 +457,10 @@ def control_of(cfg: Config) -> Config:
 def _with_base_recipe(cfg: Config) -> Config:
     out = cfg.copy_and_resolve_references()
     loss = cfg.base.loss
-    out.objective = loss
-    out.critic.loss, out.critic.parametrisation, out.critic.scale = loss, "log", 1.0
+    out.objective, out.route, out.log_ratio = loss, "samples", "critic"
+    out.critic.parametrisation, out.critic.scale = "log", 1.0
+    # Likelihood has no critic: the one that is carried along is trained when the fine-tune begins.
+    out.critic.loss = "logistic" if loss == objectives.LIKELIHOOD else loss
     out.critic.r1 = out.critic.r2 = 0.0
     out.critic.steps, out.train.batch = cfg.base.critic_steps, cfg.base.batch or cfg.train.batch
     out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr

@@ -12,7 +12,8 @@ and for the PR-divergence of Verine et al. (NeurIPS 2023, arXiv:2305.18910) a is
 it has to be. The same `ascent` trains both kinds of model:
 
   * samplers (GANs, reparameterised flows) through the sample: `sampler_loss`;
-  * densities (flows) by data reweighted with a/r: `density_loss`.
+  * densities (flows) by data reweighted with a/r: `density_loss`;
+  * densities against a frozen reference, without a critic: `implicit_loss`.
 
 Every dial (λ, τ, ...) is a traced leaf of the dictionary `dials`, so one compilation serves
 all their values. The published way of training, `plug_in`, is kept as a baseline: its gradient
@@ -30,6 +31,7 @@ from prpr.errors import ConfigError, unknown_name
 
 Array = jax.Array
 Dials = Mapping[str, Array]
+LIKELIHOOD = "likelihood"
 
 
 class Objective(NamedTuple):
@@ -122,6 +124,8 @@ _TABLE: dict[str, Objective] = {
     "logistic": Objective(
         "logistic", lambda _, log_r, __: jax.nn.log_sigmoid(log_r), (), needs_ratio=False
     ),
+    # Of a density alone: it has no critic to ascend.
+    LIKELIHOOD: Objective(LIKELIHOOD, lambda output, _, __: output, (), needs_ratio=False),
 }
 
 NAMES: tuple[str, ...] = (
@@ -177,3 +181,33 @@ def data_weight(objective: Objective, log_r: Array, dials: Dials) -> Array:
     log_size = jnp.log(jnp.maximum(jnp.abs(ascent), tiny))
     magnitude = jnp.exp(jnp.clip(log_size - log_r, -80.0, 80.0))
     return jax.lax.stop_gradient(jnp.sign(ascent) * magnitude)
+
+
+def check_implicit(name: str) -> None:
+    """ConfigError unless the objective of that name is a divergence that `implicit_loss` takes."""
+    if name not in divergences.NAMES or name in ("pr", "total_variation"):
+        known = [one for one in divergences.NAMES if one not in ("pr", "total_variation")]
+        raise ConfigError(
+            f"config.objective = {name!r} has no implicit form, which is the dual of a divergence: "
+            f"one of {', '.join(known)}; smoothed_pr is the one with a λ."
+        )
+
+
+def implicit_loss(name: str, log_r_data: Array, log_r_reference: Array, dials: Dials) -> Array:
+    """−(E_p[f'(r)] − E_ref[f*(f'(r))]) with r = q_θ/q_ref: a model that is its own critic; -> ().
+
+    The dual of D_f(P‖Q_ref) with the density ratio of the model to its frozen start in the
+    critic's place. It is largest where q_θ = p; how a model that cannot reach p errs is decided
+    by f, whose curvature says at which ratios an error costs most: for smoothed_pr around 1/λ.
+    With f of the logistic loss ("gan") it is DDO (Zheng et al. 2025, arXiv:2503.01103).
+
+    Args:
+      name: of the divergence, see `check_implicit`.
+      log_r_data, log_r_reference: (N,), (M,) log q_θ − log q_ref at data and at samples of q_ref.
+      dials: traced scalars.
+    """
+    f = divergences.get(name)
+    lam = dials["lam"]
+    gain = f.f_prime_log(log_r_data, lam) / log_r_data.shape[0]
+    cost = -f.h_log(log_r_reference, lam) / log_r_reference.shape[0]
+    return cost.sum() - gain.sum()

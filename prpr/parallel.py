@@ -82,6 +82,32 @@ def _map(
     )
 
 
+def spread(fn: Callable[[Tree], Tree], devices: int) -> Callable[[Tree], Tree]:
+    """fn of one run -> the same for stacked runs, which are shared out over local devices.
+
+    On a device they go one after another inside one program (`lax.map`): on a CPU that is faster
+    than side by side (vmap), and each gives the numbers that it gives alone. The last run is
+    repeated where they do not come out even.
+
+    Args:
+      fn: of a tree; compiled once.
+      devices: how many, from `setup`.
+    """
+    used = jax.local_devices()[:devices]
+    mapped = _map(lambda tree: jax.lax.map(fn, tree), RUNS, used, 0, 0, False)
+    sharding = _sharding(used, RUNS, RUNS)
+
+    def run(tree: Tree) -> Tree:
+        n = len(jax.tree.leaves(tree)[0])
+        rows = np.minimum(np.arange(-(-n // devices) * devices), n - 1)
+        tree = jax.device_get(tree)
+        cut = jax.tree.map(lambda leaf: leaf[rows].reshape(devices, -1, *leaf.shape[1:]), tree)
+        found = jax.device_get(mapped(jax.device_put(cut, sharding)))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], found)
+
+    return run
+
+
 def fleet(layout: str, devices: int) -> "Fleet | Team":
     """The devices in layout "runs" or "data".
 

@@ -46,19 +46,21 @@ class CriticLoss(NamedTuple):
       log_ratio: raw output -> log_r̂, elementwise.
       identified: False when the loss does not determine a ratio (hinge: only its sign); `log_ratio`
         is then the scaled output, to be looked at and not to be believed.
+      scale: what the raw output was multiplied by.
     """
 
     name: str
     loss: Callable[[Array, Array], Array]
     log_ratio: Callable[[Array], Array]
     identified: bool
+    scale: float = 1.0
 
 
 def _hinge(scale: float) -> CriticLoss:
     def loss(real: Array, fake: Array) -> Array:
         return jax.nn.relu(1.0 - scale * real).mean() + jax.nn.relu(1.0 + scale * fake).mean()
 
-    return CriticLoss("hinge", loss, lambda v: scale * v, identified=False)
+    return CriticLoss("hinge", loss, lambda v: scale * v, False, scale)
 
 
 def _mean(x: Array) -> Array:
@@ -73,7 +75,7 @@ def _log_parametrised(name: str, scale: float, lam: float) -> CriticLoss:
         # −g*(g'(r)) = g(r) − r g'(r), the h of `divergences`.
         return -(_mean(g.f_prime_log(scale * real, lam)) + _mean(g.h_log(scale * fake, lam)))
 
-    return CriticLoss(name, loss, lambda v: scale * v, identified=True)
+    return CriticLoss(name, loss, lambda v: scale * v, True, scale)
 
 
 def _dual(name: str, scale: float, lam: float) -> CriticLoss:
@@ -87,7 +89,7 @@ def _dual(name: str, scale: float, lam: float) -> CriticLoss:
     def loss(real: Array, fake: Array) -> Array:
         return _mean(g.conjugate(inside(fake), lam)) - inside(real).mean()
 
-    return CriticLoss(name, loss, lambda v: g.log_ratio(inside(v), lam), identified=True)
+    return CriticLoss(name, loss, lambda v: g.log_ratio(inside(v), lam), True, scale)
 
 
 def get(

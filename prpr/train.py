@@ -15,147 +15,65 @@ latents are drawn for the whole batch and then cut, so that the numbers do not d
 many devices there are. With `System.accumulate` > 1 a device computes its part in as many
 pieces and sums the gradients: singular vectors move once, batch norm sees one piece (of all
 devices) at a time.
+
+A generator whose density is known (`prpr.models.flows`) can learn by other routes than through
+its samples, and knows its own half of the ratio: see `Route` and `System.exact` in `prpr.systems`.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from prpr import objectives, ratio, regularizers
-from prpr.objectives import Objective
-from prpr.ratio import CriticLoss
+from prpr.systems import (
+    Array,
+    Batch,
+    Net,
+    Route,
+    Scalars,
+    Step,
+    System,
+    TrainState,
+    Tree,
+    apply_frozen,
+    apply_training,
+    has_density,
+    init,
+    log_density,
+    log_likelihood,
+    sample_and_log_density,
+    split,
+    start,
+    to_float,
+)
 
-Array = jax.Array
-Tree = Any
-Batch = Mapping[str, Array]
-Scalars = dict[str, Array]
+__all__ = [
+    "Batch",
+    "Net",
+    "Route",
+    "Scalars",
+    "Step",
+    "System",
+    "TrainState",
+    "apply_frozen",
+    "critic_update",
+    "diagnose",
+    "generator_update",
+    "has_density",
+    "held_out",
+    "init",
+    "log_density",
+    "log_ratio",
+    "make_step",
+    "sample_and_log_density",
+    "split",
+    "start",
+]
+
 _DIAGNOSE = 2**20  # place of the diagnosis among a step's updates, out of their way
-
-Step = Callable[["TrainState", Batch], tuple["TrainState", Scalars]]
-
-
-class Net(flax.struct.PyTreeNode):
-    """A network's parameters and its other collections (moments, singular vectors)."""
-
-    params: Tree
-    extra: Tree
-
-
-class TrainState(flax.struct.PyTreeNode):
-    """All that a run is: restoring it and going on equals never having stopped.
-
-    Attributes:
-      step: () int32, generator steps and warm-up steps done.
-      key: the run's PRNG key; every step folds its number into it.
-      dials: λ, τ and the other dials of the objective, () float32 each.
-      critic, generator: the networks.  ema: moving average of the generator.
-      critic_opt, generator_opt: Optax states.
-      log_norm: () moving estimate of log E_q[r̂], subtracted when normalising.
-    """
-
-    step: Array
-    key: Array
-    dials: dict[str, Array]
-    critic: Net
-    generator: Net
-    ema: Net
-    critic_opt: optax.OptState
-    generator_opt: optax.OptState
-    log_norm: Array
-
-
-class System(NamedTuple):
-    """What a step is made of; static under jit.
-
-    Attributes:
-      generator, critic: Flax modules, called (z, y, train=) and (x, y, train=).
-      critic_loss, objective: from `prpr.ratio` and `prpr.objectives`.
-      critic_tx, generator_tx: Optax transformations, learning rates included.
-      dim_z, num_classes: of the latent and of the classes that samples are drawn for.
-      critic_steps: critic updates in a generator update.
-      ema: decay of the generator's moving average, from step `ema_start` on; before it the
-        average is the generator itself.
-      r1, r2: weights of the zero-centred gradient penalties at data and at samples.
-      critic_ortho, generator_ortho: weights of the orthogonal regularisation.
-      generator_tables: names of the generator's modules that are tables with a row a class.
-      normalise: whether log E_q[r̂] is subtracted from log_r̂ before the objective sees it.
-      axis_name: of the devices that share a batch; None where a device has all of it.
-      accumulate: pieces that a device's part of the batch is computed in.
-    """
-
-    generator: nn.Module
-    critic: nn.Module
-    critic_loss: CriticLoss
-    objective: Objective
-    critic_tx: optax.GradientTransformation
-    generator_tx: optax.GradientTransformation
-    dim_z: int
-    num_classes: int
-    critic_steps: int = 1
-    ema: float = 0.99
-    ema_start: int = 0
-    r1: float = 0.0
-    r2: float = 0.0
-    critic_ortho: float = 0.0
-    generator_ortho: float = 0.0
-    generator_tables: tuple[str, ...] = ()
-    normalise: bool = False
-    axis_name: str | None = None
-    accumulate: int = 1
-
-
-def split(variables: Mapping[str, Tree]) -> Net:
-    """Flax variables -> `Net`."""
-    return Net(variables["params"], {k: v for k, v in variables.items() if k != "params"})
-
-
-def apply_frozen(module: nn.Module, net: Net, *inputs: Array) -> Array:
-    """The module's output in evaluation mode: running moments, nothing moves."""
-    return module.apply({"params": net.params, **net.extra}, *inputs, train=False)  # pyright: ignore
-
-
-def _apply_training(
-    module: nn.Module, params: Tree, extra: Tree, *inputs: Array
-) -> tuple[Array, Tree]:
-    out, moved = module.apply({"params": params, **extra}, *inputs, train=True, mutable=list(extra))
-    return out, {**extra, **moved}  # pyright: ignore
-
-
-def init(system: System, key: Array, example: Array, dials: Mapping[str, float]) -> TrainState:
-    """A fresh state. `example`: (N, ...) data, only its shape matters."""
-    k_generator, k_critic, k_run = jax.random.split(key, 3)
-    z = jnp.zeros((example.shape[0], system.dim_z), jnp.float32)
-    y = jnp.zeros((example.shape[0],), jnp.int32)
-    generator = split(system.generator.init(k_generator, z, y, train=True))
-    critic = split(system.critic.init(k_critic, example, y, train=True))
-    return start(system, k_run, critic, generator, generator, dials)
-
-
-def start(
-    system: System, key: Array, critic: Net, generator: Net, ema: Net, dials: Mapping[str, float]
-) -> TrainState:
-    """A state at step 0 from given networks, with fresh optimisers: how a fine-tune begins."""
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        key=key,
-        dials={name: jnp.float32(value) for name, value in dials.items()},
-        critic=critic,
-        generator=generator,
-        ema=ema,
-        critic_opt=system.critic_tx.init(critic.params),
-        generator_opt=system.generator_tx.init(generator.params),
-        log_norm=jnp.zeros((), jnp.float32),
-    )
-
-
-def to_float(image: Array) -> Array:
-    """Bytes, as they come from a disk, to [−1, 1]; what is float already stays as it is."""
-    return image.astype(jnp.float32) / 127.5 - 1.0 if image.dtype == jnp.uint8 else image
+_NOISE = 2**19  # likewise of the noise between the data's values
 
 
 # ---- devices and pieces ---------------------------------------------------------------
@@ -220,6 +138,36 @@ def _gradient(
     return *_mean(system, means), kept
 
 
+# ---- densities ------------------------------------------------------------------------
+
+
+def _noise(system: System, key: Array, image: Array) -> Array:
+    """Uniform noise for each entry, (pieces, n, ...): this device's part of the batch's draw."""
+    devices, device = 1, 0
+    if system.axis_name is not None:
+        devices, device = jax.lax.axis_size(system.axis_name), jax.lax.axis_index(system.axis_name)
+    n = image.shape[0] // system.accumulate
+    shape = (system.accumulate, devices, n, *image.shape[1:])
+    return jax.random.uniform(jax.random.fold_in(key, _NOISE), shape)[:, device]
+
+
+def _continuous(system: System, image: Array, noise: Array) -> Array:
+    """Data as a density sees them: noise in (0, 1) between the values on their grid."""
+    if not system.levels:
+        return image
+    return image + 2.0 / (system.levels - 1) * (noise - 0.5)
+
+
+def _with_density(system: System, state: TrainState, out: Array, x: Array, y: Array) -> Array:
+    """The critic's raw output at x, and in it the generator's own half of the ratio."""
+    if not system.exact:
+        return out
+    own = -log_density(system, state.generator, x, y)
+    if state.reference is not None:
+        own = own + log_density(system, state.reference, x, y)
+    return out + own / system.critic_loss.scale
+
+
 # ---- the two updates ------------------------------------------------------------------
 
 
@@ -227,18 +175,19 @@ def _critic_update(
     system: System, state: TrainState, key: Array, image: Array, label: Array
 ) -> tuple[TrainState, Scalars]:
     z, y = _latents(system, key, image.shape[0] // system.accumulate)
+    noise = _noise(system, key, image)
     loss_of, to_log_r = system.critic_loss.loss, system.critic_loss.log_ratio
 
     def loss(
-        params: Tree, real: Array, label: Array, z: Array, y: Array
+        params: Tree, real: Array, label: Array, noise: Array, z: Array, y: Array
     ) -> tuple[Array, tuple[Tree, tuple[Array, Array]]]:
-        fake, _ = _apply_training(
+        fake, _ = apply_training(
             system.generator, state.generator.params, state.generator.extra, z, y
         )
-        both = jnp.concatenate([real, fake])
-        out, extra = _apply_training(
-            system.critic, params, state.critic.extra, both, jnp.concatenate([label, y])
-        )
+        real = _continuous(system, real, noise)
+        both, classes = jnp.concatenate([real, fake]), jnp.concatenate([label, y])
+        out, extra = apply_training(system.critic, params, state.critic.extra, both, classes)
+        out = _with_density(system, state, out, both, classes)
         real_out, fake_out = jnp.split(out, 2)
         value = loss_of(real_out, fake_out)
 
@@ -258,7 +207,7 @@ def _critic_update(
 
     real, labels = _pieces(system, to_float(image)), _pieces(system, label)
     value, gradient, extra, (log_r_real, log_r_fake) = _gradient(
-        system, loss, state.critic.params, real, labels, z, y
+        system, loss, state.critic.params, real, labels, noise, z, y
     )
     updates, opt = system.critic_tx.update(gradient, state.critic_opt, state.critic.params)
     params = optax.apply_updates(state.critic.params, updates)
@@ -285,33 +234,95 @@ def _log_mean_exp(system: System, x: Array) -> Array:
     return top + jnp.log(jax.lax.pmean(jnp.exp(local - top), system.axis_name))
 
 
-def _generator_update(
-    system: System, state: TrainState, key: Array, n: int
-) -> tuple[TrainState, Scalars]:
-    z, y = _latents(system, key, n // system.accumulate)
+# Of a generator's route: (params, *piece) -> value, (collections, scalars to average).
+_Loss = Callable[..., tuple[Array, tuple[Tree, Scalars]]]
 
-    def loss(params: Tree, z: Array, y: Array) -> tuple[Array, tuple[Tree, Array]]:
-        fake, extra = _apply_training(system.generator, params, state.generator.extra, z, y)
+
+def _through_samples(system: System, state: TrainState) -> _Loss:
+    """Pieces (z, y)."""
+    log_lam = jnp.log(state.dials["lam"])
+
+    def loss(params: Tree, z: Array, y: Array) -> tuple[Array, tuple[Tree, Scalars]]:
+        fake, extra = apply_training(system.generator, params, state.generator.extra, z, y)
         out = apply_frozen(system.critic, state.critic, fake, y)
-        log_r = system.critic_loss.log_ratio(out)
-        if system.normalise:
-            log_r = log_r - state.log_norm
+        out = _with_density(system, state, out, fake, y)
+        log_r = _normalised(system, state, system.critic_loss.log_ratio(out))
         value = objectives.sampler_loss(system.objective, out, log_r, state.dials)
+        alpha = jnp.exp(jnp.minimum(log_r + log_lam, 0.0)).mean()
+        return value, (extra, {"alpha": alpha})
+
+    return loss
+
+
+def _through_data(system: System, state: TrainState) -> _Loss:
+    """Pieces (x, y, noise). Losses of densities are nats an entry, to be of one size everywhere."""
+
+    def loss(params: Tree, x: Array, y: Array, noise: Array) -> tuple[Array, tuple[Tree, Scalars]]:
+        extra = state.generator.extra
+        log_q = log_likelihood(system, Net(params, extra), x, y, noise)
+        scalars = {"log_likelihood": log_q.mean()}
+        if system.route == "likelihood":
+            return -log_q.mean() / system.dim_z, (extra, scalars)
+        log_r = log_ratio(system, state, _continuous(system, x, noise), y)
+        # The other form of α(λ), E_p[min(λ, 1/r)].
+        scalars["alpha"] = jnp.exp(jnp.minimum(-log_r, jnp.log(state.dials["lam"]))).mean()
+        value = objectives.density_loss(system.objective, log_q, log_r, state.dials)
+        return value / system.dim_z, (extra, scalars)
+
+    return loss
+
+
+def _against_start(system: System, state: TrainState) -> _Loss:
+    """Pieces (x, y, noise, z, y of the samples)."""
+    before = state.reference
+    assert before is not None
+
+    def loss(
+        params: Tree, x: Array, y: Array, noise: Array, z: Array, classes: Array
+    ) -> tuple[Array, tuple[Tree, Scalars]]:
+        now, scale = Net(params, state.generator.extra), system.critic_loss.scale
+        log_q = log_likelihood(system, now, x, y, noise)
+        old, log_old = sample_and_log_density(system, before, z, classes)
+        at_data = scale * (log_q - log_likelihood(system, before, x, y, noise))
+        at_old = scale * (log_density(system, now, old, classes) - log_old)
+        value = objectives.implicit_loss(system.objective.name, at_data, at_old, state.dials)
+        return value, (now.extra, {"log_likelihood": log_q.mean()})
+
+    return loss
+
+
+def _generator_update(
+    system: System, state: TrainState, key: Array, data: Batch | int
+) -> tuple[TrainState, Scalars]:
+    pieces: tuple[Array, ...] = ()
+    if not isinstance(data, int):
+        noise = _noise(system, key, data["image"])
+        images = _pieces(system, to_float(data["image"]))
+        pieces = (images, _pieces(system, data["label"]), noise)
+    if system.route in ("samples", "implicit"):
+        n = data if isinstance(data, int) else data["image"].shape[0]
+        pieces += _latents(system, key, n // system.accumulate)
+    if system.route == "samples":
+        of_route = _through_samples(system, state)
+    else:
+        of_route = (_against_start if system.route == "implicit" else _through_data)(system, state)
+
+    def loss(params: Tree, *piece: Array) -> tuple[Array, tuple[Tree, Scalars]]:
+        value, kept = of_route(params, *piece)
         if system.generator_ortho:
             ortho = regularizers.orthogonal(params, tables=system.generator_tables)
             value = value + system.generator_ortho * ortho
-        return value, (extra, log_r)
+        return value, kept
 
-    value, gradient, extra, log_r = _gradient(system, loss, state.generator.params, z, y)
+    value, gradient, extra, kept = _gradient(system, loss, state.generator.params, *pieces)
     updates, opt = system.generator_tx.update(gradient, state.generator_opt, state.generator.params)
     generator = Net(optax.apply_updates(state.generator.params, updates), extra)
     decay = jnp.where(state.step < system.ema_start, 0.0, system.ema)
     ema = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, generator)
-    alpha = jnp.exp(jnp.minimum(log_r + jnp.log(state.dials["lam"]), 0.0)).mean()
     scalars = {
         "generator_loss": value,
         "generator_grad_norm": optax.tree.norm(gradient),
-        "alpha": _mean(system, alpha),
+        **{name: _mean(system, each.mean()) for name, each in kept.items()},
     }
     return state.replace(generator=generator, generator_opt=opt, ema=ema), scalars
 
@@ -336,26 +347,36 @@ def critic_update(system: System, state: TrainState, batch: Batch) -> tuple[Trai
     return state.replace(step=state.step + batch["advance"]), scalars
 
 
-def generator_update(system: System, state: TrainState, n: int) -> tuple[TrainState, Scalars]:
-    """One generator update on `n` samples of this device; it ends the step."""
+def generator_update(
+    system: System, state: TrainState, data: Batch | int
+) -> tuple[TrainState, Scalars]:
+    """One generator update; it ends the step.
+
+    Args:
+      system: what is trained.
+      state: of this device.
+      data: how many samples of this device to learn from; by another route than through samples
+        a batch, as in `critic_update`.
+    """
     key = _key(state, system.critic_steps)
-    state, scalars = _generator_update(system, state, key, n)
+    state, scalars = _generator_update(system, state, key, data)
     scalars["finite"] = _finite(state.generator.params)
     return state.replace(step=state.step + 1), scalars
 
 
 def _finite(params: Tree) -> Array:
     """1 while every parameter is finite, else 0."""
-    every = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+    every = [jnp.bool(True), *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))]
     return jnp.stack(every).all().astype(jnp.float32)
 
 
 def make_step(system: System, *, move_generator: bool = True) -> Step:
     """The step function of a system: `critic_steps` critic updates, then one of the generator.
 
-    `batch["image"]` has shape (critic_steps, N, ...), `batch["label"]` (critic_steps, N).
-    With `move_generator=False` it is the critic-only step of a warm-up: the generator, its moving
-    average and its optimiser stay. The scalars end with `finite`: 1 while every parameter is.
+    `batch["image"]` has shape (reads, N, ...), `batch["label"]` (reads, N), with one batch more
+    than `critic_steps` where the generator learns from data. With `move_generator=False` it is
+    the critic-only step of a warm-up: the generator, its moving average and its optimiser stay,
+    and the critic takes all batches. The scalars end with `finite`: 1 while every parameter is.
 
     One program for the whole step. `prpr.run` calls the same updates one by one instead, since on
     a CPU the compile time of this one grows with `critic_steps` (a loop inside it would run its
@@ -364,8 +385,9 @@ def make_step(system: System, *, move_generator: bool = True) -> Step:
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
         scalars: Scalars = {}
-        last = system.critic_steps - 1
-        for i in range(system.critic_steps):
+        updates = system.critic_steps if move_generator else system.reads
+        last = updates - 1
+        for i in range(updates):
             update = {
                 "image": batch["image"][i],
                 "label": batch["label"][i],
@@ -374,17 +396,25 @@ def make_step(system: System, *, move_generator: bool = True) -> Step:
             }
             state, scalars = critic_update(system, state, update)
         if move_generator:
-            state, more = generator_update(system, state, batch["image"].shape[1])
-            scalars = {**scalars, **more, "finite": scalars["finite"] * more["finite"]}
+            data: Batch | int = batch["image"].shape[1]
+            if system.route != "samples":
+                data = {"image": batch["image"][-1], "label": batch["label"][-1]}
+            state, more = generator_update(system, state, data)
+            finite = scalars.get("finite", 1.0) * more["finite"]
+            scalars = {**scalars, **more, "finite": finite}
         return state, scalars
 
     return step
 
 
 def log_ratio(system: System, state: TrainState, x: Array, y: Array) -> Array:
-    """log_r̂ of the state's critic at x (N, ...), y (N,), normalised if the system says so: (N,)."""
+    """log_r̂ of the state at x (N, ...), y (N,), normalised if the system says so: (N,)."""
     out = apply_frozen(system.critic, state.critic, x, y)
-    log_r = system.critic_loss.log_ratio(out)
+    out = _with_density(system, state, out, x, y)
+    return _normalised(system, state, system.critic_loss.log_ratio(out))
+
+
+def _normalised(system: System, state: TrainState, log_r: Array) -> Array:
     return log_r - state.log_norm if system.normalise else log_r
 
 
@@ -396,20 +426,35 @@ def held_out(system: System, state: TrainState, batch: Batch) -> dict[str, Array
         this device's part.
 
     Returns:
-      {"data": (M,), "samples": (M,)}, of all devices together.
+      {"data": (M,), "samples": (M,)}, of all devices together; of a generator that has a density
+      also {"log_likelihood": (M,)} of the data, and that alone where there is no ratio.
     """
-    image, index = to_float(batch["image"]), _DIAGNOSE + batch["index"]
-    z, y = _latents(system._replace(accumulate=1), _key(state, index), image.shape[0])
-    fake, _ = _apply_training(
-        system.generator, state.generator.params, state.generator.extra, z[0], y[0]
-    )
-    found = {
-        "data": log_ratio(system, state, image, batch["label"]),
-        "samples": log_ratio(system, state, fake, y[0]),
-    }
+    whole, key = system._replace(accumulate=1), _key(state, _DIAGNOSE + batch["index"])
+    image, found = to_float(batch["image"]), {}
+    if has_density(system.generator):
+        (noise,) = _noise(whole, key, image)
+        found["log_likelihood"] = log_likelihood(
+            system, state.generator, image, batch["label"], noise
+        )
+        image = _continuous(system, image, noise)
+    if system.has_ratio:
+        found |= _held_out_ratio(whole, state, key, image, batch["label"])
     if system.axis_name is not None:
         found = jax.lax.all_gather(found, system.axis_name, tiled=True)
     return found
+
+
+def _held_out_ratio(
+    system: System, state: TrainState, key: Array, image: Array, label: Array
+) -> dict[str, Array]:
+    z, y = _latents(system, key, image.shape[0])
+    fake, _ = apply_training(
+        system.generator, state.generator.params, state.generator.extra, z[0], y[0]
+    )
+    return {
+        "data": log_ratio(system, state, image, label),
+        "samples": log_ratio(system, state, fake, y[0]),
+    }
 
 
 def diagnose(log_r_real: Array, log_r_fake: Array, lam: Array | float) -> Scalars:

@@ -30,6 +30,7 @@ from prpr import (
 )
 from prpr.errors import CheckpointError, Preempted, PrprError
 from prpr.jobs import Job, check_same, settings
+from prpr.models.flows import bits_per_dim
 
 _INTERVALS = ("log_every", "diagnose_every", "checkpoint_every")
 
@@ -71,7 +72,7 @@ class Trainer:
         self._bases: Mapping[int, int] = {}
         # For what is not mapped: initial states, samples.
         self.alone = build.system(cfg, parts.train)
-        example = jnp.zeros((2, *parts.train.shape), jnp.float32)
+        example = build.example(self.alone, parts.train)
         self._fresh = lambda key, dials: train.init(self.alone, key, example, dials)
         self._init = jax.jit(self._fresh)
         # Each program is compiled once, for all λ and seeds; see train.make_step.
@@ -79,9 +80,7 @@ class Trainer:
             lambda state, batch: train.critic_update(self.system, state, batch), donate=True
         )
         self._n = build.share(cfg, self.fleet.share)
-        self._generator_update = self.fleet.map(
-            lambda state: train.generator_update(self.system, state, self._n), donate=True
-        )
+        self._generator_update = self.fleet.map(build.generator_step(self.system, self._n), True)
         self._held_out = self.fleet.map(
             lambda state, batch: train.held_out(self.system, state, batch)
         )
@@ -232,19 +231,22 @@ class Trainer:
         return build.stream(self.cfg, self.fleet, sources, updates, place)
 
     def _place(self, update: int) -> tuple[int, bool]:
-        """`stream`'s, where a step is `critic_steps` updates and then one of the generator."""
-        step, index = divmod(update, self.system.critic_steps)
-        last = index == self.system.critic_steps - 1
+        """`stream`'s, where a step is critic updates and then one of the generator."""
+        step, index = divmod(update, self.system.reads)
+        last = index == self.system.reads - 1
         return index, last and step < self.cfg.train.warmup
 
     def _step(self, stream: data.Loader, placed: Any, step: int) -> tuple[Any, train.Scalars]:
         """`train.make_step`'s step for the runs of a group, update by update."""
         scalars: train.Scalars = {}
-        for _ in range(self.system.critic_steps):
+        moves = step >= self.cfg.train.warmup
+        for _ in range(self.system.critic_steps if moves else self.system.reads):
             placed, scalars = self.critic_step(stream, placed)
-        if step >= self.cfg.train.warmup:
-            placed, more = self._generator_update(placed)
-            scalars = {**scalars, **more, "finite": scalars["finite"] * more["finite"]}
+        if moves:
+            data = () if self.system.route == "samples" else (next(stream)[1],)
+            placed, more = self._generator_update(placed, *data)
+            finite = scalars.get("finite", 1.0) * more["finite"]
+            scalars = {**scalars, **more, "finite": finite}
         return placed, scalars
 
     def critic_step(self, stream: data.Loader, placed: Any) -> tuple[Any, train.Scalars]:
@@ -262,7 +264,7 @@ class Trainer:
         jobs = [job for job, _, _ in items]
         before = [seconds for _, _, seconds in items]
         placed = self.fleet.place([state for _, state, _ in items])
-        t, each, start, now = self.cfg.train, self.system.critic_steps, time.monotonic(), at
+        t, each, start, now = self.cfg.train, self.system.reads, time.monotonic(), at
         scores: list[float | None] = [None] * len(jobs)
         with contextlib.ExitStack() as stack:
             updates = range(at * each, self.total * each)
@@ -309,7 +311,7 @@ class Trainer:
         ]
 
     def check_ratio(self, placed: Any, jobs: Sequence[Job]) -> list[train.Scalars]:
-        """Held-out checks of every run's log-ratio; see `train.diagnose`."""
+        """Held-out checks of every run's log-ratio and density; see `train.diagnose`."""
         valid = self.parts.valid
         share = self.fleet.share * (1 if self.fleet.axis_name is None else jax.process_count())
         size = min(self.cfg.train.diagnose_size, valid.size)
@@ -323,19 +325,36 @@ class Trainer:
             found.append(self.fleet.fetch(log_r, len(jobs)))
         values = []
         for i, job in enumerate(jobs):
-            real, fake = (
-                np.concatenate([piece[i][side] for piece in found]) for side in ("data", "samples")
-            )
-            lam = 1.0 if job.lam is None else job.lam
-            values.append(jax.device_get(self._diagnose(real, fake, jnp.float32(lam))))
+            whole = {
+                name: np.concatenate([piece[i][name] for piece in found]) for name in found[0][i]
+            }
+            values.append(self._checked(whole, 1.0 if job.lam is None else job.lam))
+        return values
+
+    def _checked(self, found: Mapping[str, np.ndarray], lam: float) -> train.Scalars:
+        """Scalars of one run from what `train.held_out` gave of it."""
+        values: train.Scalars = {}
+        if "log_likelihood" in found:
+            mean = np.float32(found["log_likelihood"].mean())
+            values["heldout_log_likelihood"] = mean
+            if self.system.levels:
+                values["heldout_bits_per_dim"] = bits_per_dim(mean, self.parts.train.shape)
+        if "data" in found:
+            ratio = self._diagnose(found["data"], found["samples"], jnp.float32(lam))
+            values |= jax.device_get(ratio)
         return values
 
     def _score(self, values: train.Scalars) -> float | None:
         """How good a checkpoint is, for `train.keep_best`: α as far as the critic can be believed.
 
         α is bounded from above by what the critic knows: one that knows nothing gives the largest
-        α, one that is not calibrated any α. Neither makes a checkpoint the best.
+        α, one that is not calibrated any α. Neither makes a checkpoint the best. Where likelihood
+        is what is trained, it is held-out likelihood.
         """
+        if self.system.route == "likelihood":
+            return float(values["heldout_log_likelihood"])
+        if not self.system.has_ratio:
+            return None
         calibrated = values["heldout_calibration_error"] <= self.cfg.base.fit_error
         sees = values["heldout_loss"] < 0.98 * np.log(2.0)
         return float(values["heldout_alpha"]) if calibrated and sees else None

@@ -16,6 +16,7 @@ from prpr.data.batches import Batches
 from prpr.data.dataset import AnyDataset, Dataset, FileDataset, check_images, identity
 from prpr.data.loader import Loader
 from prpr.data.made_up import miniature
+from prpr.data.planar import LAWS, law
 from prpr.data.sources import FILES, SOURCES, Options, check_options, load, pool
 from prpr.data.splits import FRACTIONS, SPLITS, check_fractions, split_indices
 from prpr.data.synthetic import MIXTURES, POINTS, Mixture, mixture
@@ -23,6 +24,7 @@ from prpr.data.synthetic import MIXTURES, POINTS, Mixture, mixture
 __all__ = [
     "FILES",
     "FRACTIONS",
+    "LAWS",
     "MIXTURES",
     "POINTS",
     "SOURCES",
@@ -38,6 +40,7 @@ __all__ = [
     "check_images",
     "check_options",
     "identity",
+    "law",
     "load",
     "miniature",
     "mixture",

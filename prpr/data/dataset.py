@@ -23,12 +23,16 @@ Batch = dict[str, np.ndarray]
 
 
 class Dataset(NamedTuple):
-    """Images (N, H, W, C) in [−1, 1] or points (N, D), float32, with labels (N,) int32."""
+    """Images (N, H, W, C) in [−1, 1] or points (N, D), float32, with labels (N,) int32.
+
+    `levels`: equally far values in [−1, 1] that an image's entries can have; 0: any.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     num_classes: int
     name: str
+    levels: int = 0
 
     @property
     def size(self) -> int:
@@ -107,6 +111,8 @@ class FileDataset:
       workers: decoding threads; 0 is one a core.
       max_corrupt: how many images may be unreadable.
     """
+
+    levels = 256  # see `Dataset`
 
     def __init__(
         self,
@@ -195,7 +201,7 @@ class FileDataset:
         images = batch["image"].astype(np.float32)
         images /= 127.5
         images -= 1
-        return Dataset(images, batch["label"], self.num_classes, self.name)
+        return Dataset(images, batch["label"], self.num_classes, self.name, self.levels)
 
     def _fill(self, row: int, out: np.ndarray, crop: float | None) -> int:
         for step in range(self.size):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prpr import errors
-from prpr.data import decode, folders, made_up, shards, synthetic, tfds
+from prpr.data import decode, folders, made_up, planar, shards, synthetic, tfds
 from prpr.data.dataset import AnyDataset, Dataset, FileDataset, Items
 from prpr.data.encoded import Encoded
 from prpr.data.splits import FRACTIONS, SPLITS, check_fractions, hold_out, parts_of, split_indices
@@ -128,7 +128,7 @@ FILES: dict[str, Callable[[str, Options], Catalogue]] = {
 # What `load` knows: (name, seed) -> Dataset in memory, (name, Options) -> Catalogue on disk.
 SOURCES: dict[str, Callable[..., Any]] = {
     "digits": synthetic.digits,
-    **dict.fromkeys(synthetic.MIXTURES, synthetic.points),
+    **dict.fromkeys(planar.LAWS, planar.points),
     **FILES,
 }
 
@@ -152,14 +152,15 @@ def load(
     "train" is the rest. A source without splits is cut by `fractions`.
 
     Args:
-      name: of SOURCES. In memory: "digits" (scikit-learn's 1797 images, 8 × 8 × 1), or a mixture
-        ("ring8", "grid25", "skewed": POINTS samples in the plane, labels are components). On
+      name: of SOURCES. In memory: "digits" (scikit-learn's 1797 images, 8 × 8 × 1), or POINTS
+        samples in the plane, labelled by component, arm or square: "ring8", "grid25", "skewed",
+        "two_moons", "spirals", "checkerboard", "pinwheel" (see `planar`). On
         disk: "imagenet2012", "celeb_a", "cifar10", "mnist", "fashion_mnist" as TFDS prepares
         them, "folder" (FFHQ, ImageNet in class folders), "prepared" (scripts/prepare_data).
         celeb_a is one class; its 178 × 218 pixels are cut to the centre 178 × 178.
         The mnists are padded with zeros to a resolution above 28.
       split: "train", "valid", "test", or several joined by "+", such as "train+valid".
-      seed: of the split, and of the samples of a mixture.
+      seed: of the split, and of the samples in the plane.
       fractions: of train, valid and test.
       options: for data on disk.
 

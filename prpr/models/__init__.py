@@ -1,7 +1,8 @@
 """Models by name: `build(cfg, shape, num_classes)` gives a generator and a critic.
 
 Every generator is called (z (N, dim_z), y (N,), train=) -> x (N, ...), every critic
-(x (N, ...), y (N,), train=) -> (N,); y is ignored where there is one class.
+(x (N, ...), y (N,), train=) -> (N,); y is ignored where there is one class. Flows are generators
+that also know their density (`prpr.models.flows`); their dim_z is the size of an item.
 """
 
 from typing import Any
@@ -10,13 +11,19 @@ import flax.linen as nn
 
 from prpr.errors import ConfigError, unknown_name
 
-NAMES = ("biggan", "biggan_deep", "mlp")
+FLOWS = ("realnvp", "glow", "spline", "residual", "jet", "tarflow")
+NAMES = ("biggan", "biggan_deep", "mlp", *FLOWS)
 _RANK = {"biggan": 3, "biggan_deep": 3, "mlp": 1}
 _DATA = {"biggan": "square images", "biggan_deep": "square images", "mlp": "points"}
 
 
 def build(
-    cfg: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None = None
+    cfg: Any,
+    shape: tuple[int, ...],
+    num_classes: int,
+    axis_name: str | None = None,
+    *,
+    levels: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
     """(generator, critic) for one item's shape.
 
@@ -25,6 +32,7 @@ def build(
       shape: of one item: (side, side, channels) of an image, (D,) of a point.
       num_classes: of the labels.
       axis_name: of the devices over which batch norm's moments are taken; None for one.
+      levels: values that an entry of an item can have, which a flow must know; 0: any.
 
     Raises:
       ConfigError: a model that is unknown, or that cannot make items of this shape.
@@ -32,6 +40,8 @@ def build(
     name = cfg.model.name
     if name not in NAMES:
         raise unknown_name("model", name, NAMES)
+    if name in FLOWS:
+        return _flow(cfg.model, shape, num_classes, levels), _flow_critic(cfg, shape, num_classes)
     if len(shape) != _RANK[name]:
         raise ConfigError(
             f"config.model.name = {name!r} makes {_DATA[name]}, and config.data.name = "
@@ -51,35 +61,39 @@ def _mlp(m: Any, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, n
     return generator, small.Critic(num_classes, m.critic_ch, m.depth, m.critic_spectral_norm)
 
 
+def _flow(m: Any, shape: tuple[int, ...], num_classes: int, levels: int) -> nn.Module:
+    from prpr.models import flows
+
+    return flows.build(m, shape, num_classes, levels)
+
+
+def _flow_critic(cfg: Any, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """A flow's critic: that of mlp for points, BigGAN's for images."""
+    from prpr.models import small
+
+    m = cfg.model
+    if len(shape) == 1:
+        return small.Critic(num_classes, m.critic_ch, 2, m.critic_spectral_norm)
+    return _biggan_critic(m, shape, num_classes, None)
+
+
 def _biggan(
     m: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None
 ) -> tuple[nn.Module, nn.Module]:
-    from prpr.models import architecture, biggan, layers
+    from prpr.models import architecture, biggan
 
     deep = m.name == "biggan_deep"
     _check_conditions(m, deep)
     architecture.check(shape, m.dim_z, split_z=m.hierarchical and not deep)
-    architecture.check_attention(shape[0], m.attention_at, deep)
-    architecture.check_width(shape[0], m.attention_at, m.generator_ch, m.critic_ch, deep)
+    _check_attention(m, shape, deep)
     if 0 < m.output_ch < shape[-1]:
         raise ConfigError(
             f"config.model.output_ch = {m.output_ch}: the images have {shape[-1]} channels; use "
             "at least as many, or 0 for just them."
         )
 
-    def style(spectral_norm: bool) -> layers.Style:
-        return layers.Style(spectral_norm, m.sn_eps, m.bn_eps, m.init, m.dtype, axis_name)
-
-    shared = {
-        "resolution": shape[0],
-        "num_classes": num_classes,
-        "attention_at": tuple(m.attention_at),
-        "deep": deep,
-        "depth": m.depth if deep else 1,
-        "remat": m.remat,
-    }
     generator = biggan.Generator(
-        **shared,
+        **_shared(m, shape, num_classes),
         image_channels=shape[-1],
         ch=m.generator_ch,
         dim_z=m.dim_z,
@@ -87,9 +101,46 @@ def _biggan(
         hierarchical=m.hierarchical,
         shared_embedding=m.shared_embedding,
         output_ch=m.output_ch,
-        style=style(m.generator_spectral_norm),
+        style=_style(m, m.generator_spectral_norm, axis_name),
     )
-    return generator, biggan.Critic(**shared, ch=m.critic_ch, style=style(m.critic_spectral_norm))
+    return generator, _biggan_critic(m, shape, num_classes, axis_name)
+
+
+def _biggan_critic(
+    m: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None
+) -> nn.Module:
+    from prpr.models import architecture, biggan
+
+    architecture.check(shape, m.dim_z, split_z=False)
+    _check_attention(m, shape, m.name == "biggan_deep")
+    style = _style(m, m.critic_spectral_norm, axis_name)
+    return biggan.Critic(**_shared(m, shape, num_classes), ch=m.critic_ch, style=style)
+
+
+def _shared(m: Any, shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
+    """What a BigGAN's generator and critic have in common."""
+    deep = m.name == "biggan_deep"
+    return {
+        "resolution": shape[0],
+        "num_classes": num_classes,
+        "attention_at": tuple(m.attention_at),
+        "deep": deep,
+        "depth": m.depth if deep else 1,
+        "remat": m.remat,
+    }
+
+
+def _style(m: Any, spectral_norm: bool, axis_name: str | None) -> Any:
+    from prpr.models import layers
+
+    return layers.Style(spectral_norm, m.sn_eps, m.bn_eps, m.init, m.dtype, axis_name)
+
+
+def _check_attention(m: Any, shape: tuple[int, ...], deep: bool) -> None:
+    from prpr.models import architecture
+
+    architecture.check_attention(shape[0], m.attention_at, deep)
+    architecture.check_width(shape[0], m.attention_at, m.generator_ch, m.critic_ch, deep)
 
 
 def _check_conditions(m: Any, deep: bool) -> None:

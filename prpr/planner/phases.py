@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prpr import checkpoint, config, record, weights
+from prpr import build, checkpoint, config, record, weights
 from prpr.jobs import settings
 
 
@@ -43,7 +43,9 @@ class Phase(NamedTuple):
     @property
     def critic_updates(self) -> int:
         """Of one run."""
-        return (self.cfg.train.warmup + self.cfg.train.steps) * self.cfg.critic.steps
+        warmup, steps = self.cfg.train.warmup, self.cfg.train.steps
+        critic = build.critic_steps(self.cfg)
+        return warmup * (critic + build.reads_data(self.cfg)) + steps * critic
 
     def events(self, every: str) -> int:
         """How often one run reaches an interval of config.train, its end included."""

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from prpr import build, checkpoint, config, data, parallel, sampling, score, train
@@ -68,7 +67,7 @@ class _Runs:
         self._cfg, self._parts = cfg, parts
         self.system = build.system(cfg, parts.train, self.fleet.axis_name)
         alone = build.system(cfg, parts.train)
-        example = jnp.zeros((2, *parts.train.shape), jnp.float32)
+        example = build.example(alone, parts.train)
         first = jax.jit(lambda key: train.init(alone, key, example, build.dials(cfg, None)))
         states = [first(jax.random.key(i)) for i in range(self.fleet.width)]
         self.state = self.fleet.place(states)
@@ -76,9 +75,7 @@ class _Runs:
         self._critic = self.fleet.map(
             lambda state, batch: train.critic_update(self.system, state, batch), donate=True
         )
-        self._generator = self.fleet.map(
-            lambda state: train.generator_update(self.system, state, items), donate=True
-        )
+        self._generator = self.fleet.map(build.generator_step(self.system, items), donate=True)
 
     def stream(self) -> data.Loader:
         """The batches of all runs on the devices, prepared as a run prepares them."""
@@ -91,9 +88,10 @@ class _Runs:
         self.state, scalars = self._critic(self.state, next(loader)[1])
         return scalars
 
-    def generator(self) -> Any:
-        """One generator update of every run."""
-        self.state, scalars = self._generator(self.state)
+    def generator(self, loader: data.Loader) -> Any:
+        """One generator update of every run, with its batch where it reads one."""
+        batch = () if self.system.route == "samples" else (next(loader)[1],)
+        self.state, scalars = self._generator(self.state, *batch)
         return scalars
 
 
@@ -118,10 +116,11 @@ def timing(cfg: config.Config, todo: Sequence[Phase], devices: int) -> tuple[Tim
         last = _Runs(phase.cfg, parts, devices)
         with last.stream() as loader:
             start = time.perf_counter()
-            jax.block_until_ready((last.critic(loader), last.generator()))
+            jax.block_until_ready((last.critic(loader), last.generator(loader)))
             compiled += time.perf_counter() - start
             critic = bursts(lambda runs=last, loader=loader: runs.critic(loader))
-        updates[phase.name] = timed[program] = (critic, bursts(last.generator))
+            generator = bursts(lambda runs=last, loader=loader: runs.generator(loader))
+        updates[phase.name] = timed[program] = (critic, generator)
     assert last is not None
     alone = _batch_alone(cfg, parts)
     with tempfile.TemporaryDirectory(prefix="prpr-probe-") as folder:

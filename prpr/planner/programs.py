@@ -46,7 +46,8 @@ def trace(cfg: config.Config, shape: Any, items: int) -> Traced:
     )
     update, arguments = _critic_call(system, state, shape, items)
     critic = flops.program(update, *arguments)
-    generator = flops.program(lambda s: train.generator_update(system, s, items), state)
+    data = () if system.route == "samples" else (arguments[1],)
+    generator = flops.program(build.generator_step(system, items), state, *data)
     donated = range(len(jax.tree.leaves(state)))
     peaks = [
         max(footprint.peak(p, fused=fused, donated=donated) for fused in (True, False))

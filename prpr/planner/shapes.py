@@ -17,6 +17,7 @@ class Shape(NamedTuple):
       held_out: images that a row is scored against.
       stored: whether items come as bytes from files.
       note: for the card, where the data themselves were not looked at.
+      levels: see `data.Dataset`.
     """
 
     shape: tuple[int, ...]
@@ -25,6 +26,7 @@ class Shape(NamedTuple):
     held_out: int
     stored: bool = False
     note: str = ""
+    levels: int = 0
 
 
 # (side as stored or 0, channels, classes or 0, training images, held-out images), of the data
@@ -68,11 +70,12 @@ def shape_of(cfg: config.Config) -> Shape:
             f"the data are not here; {size:,} training images, {side} x {side} x {channels}, "
             f"classes: {classes}"
         )
-        found = Shape((side, side, channels), classes, size, held_out, True, note)
+        found = Shape((side, side, channels), classes, size, held_out, True, note, 256)
     else:
         parts = build.splits(cfg)
         first, held_out = parts.train, parts.held_out(split).size
         found = Shape(first.shape, first.num_classes, first.size, held_out, stored)
+        found = found._replace(levels=first.levels)
     limit = cfg.score.n_real or (_READ if stored else found.held_out)
     return found._replace(held_out=min(found.held_out, limit))
 

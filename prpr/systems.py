@@ -1,0 +1,211 @@
+"""What a training step is made of and what it moves: `System` (static) and `TrainState` (arrays).
+
+Notation: θ generator parameters, φ critic parameters, log_r = log p/q as the critic estimates it,
+x (N, ...) items, z (N, dim_z) latents, y (N,) classes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from prpr.objectives import Objective
+from prpr.ratio import CriticLoss
+
+Array = jax.Array
+Tree = Any
+Batch = Mapping[str, Array]
+Scalars = dict[str, Array]
+Step = Callable[["TrainState", Batch], tuple["TrainState", Scalars]]
+
+# How a generator learns; all but the first are of a generator that has a density:
+#   samples     ascends the objective at its own samples
+#   data        maximises the likelihood of data, reweighted by the objective (`density_loss`)
+#   likelihood  maximises the likelihood of data; no critic
+#   implicit    is its own critic, against its frozen start (`implicit_loss`); no other critic
+Route = Literal["samples", "data", "likelihood", "implicit"]
+
+
+class Net(flax.struct.PyTreeNode):
+    """A network's parameters and its other collections (moments, singular vectors)."""
+
+    params: Tree
+    extra: Tree
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a run is: restoring it and going on equals never having stopped.
+
+    Attributes:
+      step: () int32, generator steps and warm-up steps done.
+      key: the run's PRNG key; every step folds its number into it.
+      dials: λ, τ and the other dials of the objective, () float32 each.
+      critic, generator: the networks.  ema: moving average of the generator.
+      critic_opt, generator_opt: Optax states.
+      log_norm: () moving estimate of log E_q[r̂], subtracted when normalising.
+      reference: the generator as it was at step 0, where the system needs it.
+    """
+
+    step: Array
+    key: Array
+    dials: dict[str, Array]
+    critic: Net
+    generator: Net
+    ema: Net
+    critic_opt: optax.OptState
+    generator_opt: optax.OptState
+    log_norm: Array
+    reference: Net | None = None
+
+
+class System(NamedTuple):
+    """What a step is made of; static under jit.
+
+    Attributes:
+      generator, critic: Flax modules, called (z, y, train=) and (x, y, train=).
+      critic_loss, objective: from `prpr.ratio` and `prpr.objectives`.
+      critic_tx, generator_tx: Optax transformations, learning rates included.
+      dim_z, num_classes: of the latent and of the classes that samples are drawn for.
+      critic_steps: critic updates in a generator update.
+      ema: decay of the generator's moving average, from step `ema_start` on; before it the
+        average is the generator itself.
+      r1, r2: weights of the zero-centred gradient penalties at data and at samples.
+      critic_ortho, generator_ortho: weights of the orthogonal regularisation.
+      generator_tables: names of the generator's modules that are tables with a row a class.
+      normalise: whether log E_q[r̂] is subtracted from log_r̂ before the objective sees it.
+      axis_name: of the devices that share a batch; None where a device has all of it.
+      accumulate: pieces that a device's part of the batch is computed in.
+      route: how the generator learns.
+      exact: whether the generator's own density stands in log_r̂, so that the critic estimates
+        the data's: log r̂ = T + log q_ref − log q, with q_ref its frozen start if `reference`.
+      reference: whether the state keeps that start.
+      levels: values that an entry of the data can have, which a density sees with noise between
+        them, and so must the critic; 0 for data that are taken as they are.
+    """
+
+    generator: nn.Module
+    critic: nn.Module
+    critic_loss: CriticLoss
+    objective: Objective
+    critic_tx: optax.GradientTransformation
+    generator_tx: optax.GradientTransformation
+    dim_z: int
+    num_classes: int
+    critic_steps: int = 1
+    ema: float = 0.99
+    ema_start: int = 0
+    r1: float = 0.0
+    r2: float = 0.0
+    critic_ortho: float = 0.0
+    generator_ortho: float = 0.0
+    generator_tables: tuple[str, ...] = ()
+    normalise: bool = False
+    axis_name: str | None = None
+    accumulate: int = 1
+    route: Route = "samples"
+    exact: bool = False
+    reference: bool = False
+    levels: int = 0
+
+    @property
+    def reads(self) -> int:
+        """Batches of data that a step reads."""
+        return self.critic_steps + (self.route != "samples")
+
+    @property
+    def has_ratio(self) -> bool:
+        """Whether the generator's updates rest on an estimate of p/q."""
+        return self.route in ("samples", "data")
+
+
+def split(variables: Mapping[str, Tree]) -> Net:
+    """Flax variables -> `Net`."""
+    return Net(variables.get("params", {}), {k: v for k, v in variables.items() if k != "params"})
+
+
+def apply_frozen(module: nn.Module, net: Net, *inputs: Array) -> Array:
+    """The module's output in evaluation mode: running moments, nothing moves."""
+    return module.apply({"params": net.params, **net.extra}, *inputs, train=False)  # pyright: ignore
+
+
+def apply_training(
+    module: nn.Module, params: Tree, extra: Tree, *inputs: Array
+) -> tuple[Array, Tree]:
+    out, moved = module.apply({"params": params, **extra}, *inputs, train=True, mutable=list(extra))
+    return out, {**extra, **moved}  # pyright: ignore
+
+
+def init(system: System, key: Array, example: Array, dials: Mapping[str, float]) -> TrainState:
+    """A fresh state.
+
+    Args:
+      system: whose state it is.
+      key: the run's.
+      example: (N, ...) data. Their shape matters, and where a layer of a density is set up by
+        data (actnorm), their values do.
+      dials: λ, τ and the others.
+    """
+    k_generator, k_critic, k_run = jax.random.split(key, 3)
+    z = jnp.zeros((example.shape[0], system.dim_z), jnp.float32)
+    y = jnp.zeros((example.shape[0],), jnp.int32)
+    if has_density(system.generator):
+        noise = jnp.full(example.shape, 0.5, jnp.float32)
+        method = "log_likelihood"
+        variables = system.generator.init(k_generator, example, y, noise, method=method)
+    else:
+        variables = system.generator.init(k_generator, z, y, train=True)
+    generator = split(variables)
+    critic = split(system.critic.init(k_critic, example, y, train=True))
+    return start(system, k_run, critic, generator, generator, dials)
+
+
+def start(
+    system: System, key: Array, critic: Net, generator: Net, ema: Net, dials: Mapping[str, float]
+) -> TrainState:
+    """A state at step 0 from given networks, with fresh optimisers: how a fine-tune begins."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        dials={name: jnp.float32(value) for name, value in dials.items()},
+        critic=critic,
+        generator=generator,
+        ema=ema,
+        critic_opt=system.critic_tx.init(critic.params),
+        generator_opt=system.generator_tx.init(generator.params),
+        log_norm=jnp.zeros((), jnp.float32),
+        reference=ema if system.reference else None,
+    )
+
+
+def has_density(generator: nn.Module) -> bool:
+    """Whether a generator knows log q(x), as flows do."""
+    return hasattr(generator, "log_likelihood")
+
+
+def to_float(image: Array) -> Array:
+    """Bytes, as they come from a disk, to [−1, 1]; what is float already stays as it is."""
+    return image.astype(jnp.float32) / 127.5 - 1.0 if image.dtype == jnp.uint8 else image
+
+
+def log_density(system: System, net: Net, x: Array, y: Array) -> Array:
+    """log q(x) (N,) of a generator that has a density."""
+    variables = {"params": net.params, **net.extra}
+    return system.generator.apply(variables, x, y, method="log_prob")  # pyright: ignore
+
+
+def sample_and_log_density(system: System, net: Net, z: Array, y: Array) -> tuple[Array, Array]:
+    """x (N, ...) and log q(x) (N,) of latents, of a generator that has a density."""
+    variables = {"params": net.params, **net.extra}
+    return system.generator.apply(  # pyright: ignore
+        variables, z, y, method="sample_and_log_prob"
+    )
+
+
+def log_likelihood(system: System, net: Net, x: Array, y: Array, noise: Array) -> Array:
+    """log q (N,) of data as they are stored; a bound below it where they are on a grid."""
+    variables = {"params": net.params, **net.extra}
+    return system.generator.apply(variables, x, y, noise, method="log_likelihood")  # pyright: ignore

@@ -1,0 +1,130 @@
+"""The controlled experiments in the plane: one program for the grid, files, numbers, refusals."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from prpr import config, data, parallel, planar
+from prpr.errors import ConfigError
+from prpr.planar import grid, truth
+
+ROOT = Path(__file__).parents[1]
+
+
+def get_config(argument: str) -> config.Config:
+    spec = importlib.util.spec_from_file_location("toy_2d", ROOT / "configs/toy_2d.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cfg = module.get_config(argument)
+    cfg.model.generator_ch, cfg.model.critic_ch, cfg.train.batch = 8, 8, 16
+    cfg.critic.steps = cfg.base.critic_steps = 1
+    cfg.model.depth = 2
+    return cfg
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standard():
+    # Optax raises a Python float to an int32 power, which is not for strict dtypes.
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    configs = {"gan": get_config("gan_smoke"), "flow": get_config("flow_smoke")}
+    return folder, configs, planar.run(configs, ["ring8"], folder, cells=32)
+
+
+def test_figure_table_and_summary_are_there(done):
+    folder, _, result = done
+    assert (folder / "ring8/figure.png").read_bytes().startswith(b"\x89PNG")
+    held = json.loads((folder / "summary.json").read_text())
+    for model in ("gan", "flow"):
+        numbers = held["results"]["ring8"][model]
+        assert {"spearman_precision", "spearman_recall", "hypervolume_ratio"} <= set(numbers)
+        points = numbers["points"]
+        assert np.shape(points["precision"]) == (1, 2)
+        # The bound is one: above the truth, but for 1 in 20.
+        assert np.all(np.array(points["bound"]) > np.array(points["alpha"]) - 0.02)
+    text = planar.table(result)
+    assert "ring8" in text
+    assert "hypervolume" in text
+
+
+def test_the_same_again_is_read_and_other_settings_are_not(done, monkeypatch):
+    folder, configs, result = done
+
+    def fail(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(planar, "train_bases", fail)
+    again = planar.run(configs, ["ring8"], folder, cells=32)
+    flat = json.loads(json.dumps(again, default=str))
+    assert flat["results"]["ring8"].keys() == result["results"]["ring8"].keys()
+    other = {key: cfg.copy_and_resolve_references() for key, cfg in configs.items()}
+    other["flow"].generator.lr = 1e-5
+    with pytest.raises(AssertionError, match="trained again"):
+        planar.run(other, ["ring8"], folder, cells=32)
+
+
+@pytest.mark.parametrize("kind", ["gan_smoke", "flow_smoke"])
+def test_a_run_gives_the_same_numbers_alone_as_among_others(kind):
+    cfg = get_config(kind)
+    points = grid.unconditional(data.load("ring8", "train", 0, cfg.data.fractions))
+    bases = grid.train_bases(cfg, points, 1)
+    both = grid.train_grid(cfg, points, bases, 1).states
+    cfg.lams = cfg.lams[1:]
+    alone = grid.train_grid(cfg, points, bases, 1).states
+    pairs = zip(jax.tree.leaves(both.ema), jax.tree.leaves(alone.ema), strict=True)
+    assert all(np.array_equal(a[:, 1:], b) for a, b in pairs)
+    ends = np.asarray(jax.tree.leaves(both.ema.params)[0])
+    assert not np.array_equal(ends[:, 0], ends[:, 1])  # λ does act
+
+
+def test_spread_keeps_order_where_runs_do_not_come_out_even():
+    tree = {"x": np.arange(5.0), "y": np.arange(10.0).reshape(5, 2)}
+    found = parallel.spread(lambda one: {"x": 2 * one["x"], "y": one["y"] + 1}, 1)(tree)
+    np.testing.assert_array_equal(found["x"], 2 * tree["x"])
+    np.testing.assert_array_equal(found["y"], tree["y"] + 1)
+
+
+def test_the_oracle_knows_the_true_ratio(done):
+    cfg = get_config("flow_smoke")
+    points = grid.unconditional(data.load("ring8", "train", 0, cfg.data.fractions))
+    bases = grid.train_bases(cfg, points, 1)
+    oracle = grid.train_grid(cfg, points, bases, 1, oracle=True)
+    found = truth.measure(oracle, "ring8", tuple(cfg.lams), points.images[:2000], 256)
+    # Asked about samples, it gives the model's true α up to the sampling of 10,000 of them.
+    np.testing.assert_allclose(found.estimated, found.alpha, atol=0.02)
+
+
+def test_spearman_of_what_does_not_vary_is_nan():
+    found = truth.spearman((1.0, 2.0, 3.0), np.array([[0.1, 0.2, 0.3], [1.0, 1.0, 1.0]]))
+    assert found[0] == 1
+    assert np.isnan(found[1])
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    gan, flow = get_config("gan_smoke"), get_config("flow_smoke")
+    for configs, names, says in (
+        ({"gan": gan, "flow": gan}, ["ring8"], "a flow starts from likelihood"),
+        ({"gan": gan, "vae": gan}, ["ring8"], "vae"),
+        ({"gan": gan}, ["digits"], "digits"),
+        ({}, ["ring8"], "nothing to do"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            planar.run(configs, names, tmp_path)
+    flow.lams = (1.0, 2.0)
+    with pytest.raises(ConfigError, match="differ in lams"):
+        planar.run({"gan": gan, "flow": flow}, ["ring8"], tmp_path)
+    gan.lams = (1.0,)
+    with pytest.raises(ConfigError, match="at least two"):
+        planar.run({"gan": gan}, ["ring8"], tmp_path)
+    assert not any(tmp_path.iterdir())
