@@ -11,7 +11,8 @@ Settings: the original's CIFAR architecture (no hierarchical z, tables of gains 
 88,000 steps, the paper's 900 epochs; the fine-tune a base of 49,000 steps (500 epochs, as the
 original) and a fifth of that at each λ. They have not been run to the end here.
 
-Arguments: `:scratch`; `:smoke` runs the same path in seconds, on a made-up copy of the data.
+Arguments: `:scratch`; `:smoke` runs the same path in seconds, on a made-up copy of the data;
+`:flow` and `:flow_smoke` are the flow's, which experiments/train_flow.py takes.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import Any
 from prpr import config
 from prpr.errors import unknown_name
 
-ARGUMENTS = ("", "scratch", "smoke")
+ARGUMENTS = ("", "scratch", "smoke", "flow", "flow_smoke")
 LAMS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -47,7 +48,12 @@ def get_config(argument: str = "") -> config.Config:
         cfg.name = "cifar10-scratch"
         cfg.train.steps, cfg.train.warmup, cfg.critic.scale = 88_000, 0, 1.0
         cfg.generator.ema_start = 1000
-    if argument == "smoke":
+    if argument.startswith("flow"):
+        cfg = config.flow_of(cfg)
+        cfg.model.name, cfg.model.depth, cfg.model.layers = "tarflow", 8, 4
+        cfg.model.generator_ch, cfg.model.patch, cfg.model.heads = 384, 2, 6
+        cfg.base.steps, cfg.base.generator_lr, cfg.generator.lr = 100_000, 2e-4, 2e-5
+    if argument.endswith("smoke"):
         cfg = config.shrink(cfg)
         cfg.train.accumulate = 2
     return cfg

@@ -482,6 +482,8 @@ def shrink(cfg: Config) -> Config:
     out.data.resolution = 32
     out.model.generator_ch = out.model.critic_ch = 4
     out.model.dim_z, out.model.shared_dim = 20, 8
+    if cfg.model.name in models.FLOWS:
+        out.model.depth, out.model.layers, out.model.heads = 2, 1, 2
     if cfg.model.attention_at:  # which needs 8 channels
         out.model.attention_at = (16,)
         out.model.generator_ch = out.model.critic_ch = 8

@@ -335,7 +335,7 @@ class Trainer:
         """Scalars of one run from what `train.held_out` gave of it."""
         values: train.Scalars = {}
         if "log_likelihood" in found:
-            mean = np.float32(found["log_likelihood"].mean())
+            mean = jnp.float32(found["log_likelihood"].mean())
             values["heldout_log_likelihood"] = mean
             if self.system.levels:
                 values["heldout_bits_per_dim"] = bits_per_dim(mean, self.parts.train.shape)

@@ -360,3 +360,35 @@ def test_as_a_process(tmp_path):
     assert done.stdout.startswith("An experiment.")
     assert "--workdir" in done.stdout
     assert len(done.stdout.splitlines()) < 12
+
+
+KINDS = """
+from ml_collections import ConfigDict
+
+def get_config(arg=""):
+    return ConfigDict({"argument": arg})
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "second"),
+    [
+        ((), "gan", "flow"),
+        (("--config=configs/kinds.py",), "gan", "flow"),
+        (("--config=configs/kinds.py:smoke",), "gan_smoke", "flow_smoke"),
+        (("--config=configs/kinds.py:gan_smoke",), "gan_smoke", "flow_gan_smoke"),
+        (("--other=configs/kinds.py:flow",), "gan", "flow"),
+        (("--config", "configs/kinds.py:a", "--other=configs/kinds.py:b"), "gan_a", "flow_b"),
+    ],
+)
+def test_a_file_with_several_kinds(tmp_path, monkeypatch, given, first, second):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "kinds.py").write_text(KINDS)
+    monkeypatch.chdir(tmp_path)
+    values = flags.FlagValues()
+    one = cli.define_config("configs/kinds.py", flag_values=values, kind="gan")
+    two = cli.define_config(
+        "configs/kinds.py", "other", flag_values=values, kind="flow", follows="config"
+    )
+    cli._parse(["x", *given], values)
+    assert (one.value.argument, two.value.argument) == (first, second)

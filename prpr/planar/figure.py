@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from prpr import data, plotting, train
@@ -45,7 +46,7 @@ def samples(trained: Trained, lam: int, n: int = SHOWN) -> np.ndarray:
     """(n, 2) of the first seed's model at the λ of that number."""
     net = take(take(trained.states.ema, 0), lam)
     z = jax.random.normal(jax.random.key(1), (n, trained.system.dim_z))
-    y = np.zeros(n, np.int32)
+    y = jnp.zeros(n, jnp.int32)
     return np.asarray(train.apply_frozen(trained.system.generator, net, z, y))
 
 
@@ -67,7 +68,7 @@ def draw(
     points, _ = law.sample(np.random.default_rng(0), SHOWN)
     _points(axes[0][0], points, plotting.BLACK, f"{name}: data")
     lattice = _lattice().astype(np.float32)
-    _density(axes[0][1], np.asarray(law.log_density(lattice)), "density (square root)")
+    _density(axes[0][1], np.asarray(law.log_density(jnp.asarray(lattice))), "density (square root)")
     _frontier(axes[0][2], lams, {key: found for key, (_, found) in models.items()}, oracle)
     row = 1
     for key, (trained, _) in models.items():

@@ -166,11 +166,11 @@ def hypervolume(points: Measured) -> np.ndarray:
 
 def spearman(lams: tuple[float, ...], values: np.ndarray) -> np.ndarray:
     """(S,) rank correlation of λ (L,) with values (S, L); NaN where they are all equal."""
-    known = [np.ptp(row) > 0 for row in values]
+    ranks = stats.rankdata(lams)
     return np.array(
         [
-            float(stats.spearmanr(lams, row).statistic) if varies else np.nan
-            for row, varies in zip(values, known, strict=True)
+            np.corrcoef(ranks, stats.rankdata(row))[0, 1] if np.ptp(row) > 0 else np.nan
+            for row in values
         ]
     )
 
