@@ -42,7 +42,7 @@ def test_a_flow_is_trained_scored_and_reported(call, tmp_path, route):
         "lam_5",
     ]
     base = [row for row in rows(workdir / "base") if "heldout_bits_per_dim" in row]
-    # The standard normal at the start has log2 8 + 1.33 + a quarter of the data's mean square
+    # The standard normal at the start has log2 8 + 1.33 + half of the data's mean square
     # over log 2, below 5 bits; from there it falls.
     assert 2 < base[-1]["heldout_bits_per_dim"] < base[0]["heldout_bits_per_dim"] < 5
     kept = (workdir / "metrics.jsonl").read_bytes()
