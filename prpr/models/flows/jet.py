@@ -9,7 +9,8 @@ Notation
 
 Source: Kolesnikov, Pinto & Tschannen 2024 (arXiv:2412.15129). No ActNorm, no multiscale, no
 invertible product: the entries that a coupling keeps are drawn at random, once and for all.
-The transformer ends in zeros, so a coupling starts as the identity; eˢ < 2, so none explodes.
+The transformer ends in zeros, so a coupling starts as the identity. eˢ < 2 bounds what the
+forward direction stretches; the inverse divides by eˢ, which has no bound below, as there.
 
 Couplings along K ("channels") and along T ("tokens") follow each other as `kinds` says. Of two
 successive couplings of a kind the second keeps what the first moved, so both together move
