@@ -120,7 +120,7 @@ class Coupling(Bijector):
 class AffineCoupling(Coupling):
     """y_b = x_b·exp(s) + t, with |s| ≤ `max_log_scale` so that no layer explodes."""
 
-    max_log_scale: float = 2.0
+    max_log_scale: float = 1.0
 
     @property
     def per_entry(self) -> int:

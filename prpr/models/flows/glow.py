@@ -14,11 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from prpr.errors import ConfigError
 from prpr.models.flows.bijector import Array, Bijector, Chain, Mapped
+from prpr.models.flows.building import check_scales, check_shape, multiscale, shuffle, with_logit
 from prpr.models.flows.couplings import AffineCoupling, Coupling, SplineCoupling
-from prpr.models.flows.elementwise import Logit
-from prpr.models.flows.multiscale import Multiscale, Permute, Squeeze, shuffled
+from prpr.models.flows.multiscale import Multiscale, Squeeze
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _CONSTANT = 1e-5  # a deviation below this part of the largest entry is rounding
@@ -124,63 +123,6 @@ class InvertibleLinear(Bijector):
 # ---- flows by name --------------------------------------------------------------------
 
 
-def most_scales(shape: tuple[int, ...], least: int = 2) -> int:
-    """How often both sides of (H, W, C) can be halved with at least `least` pixels left."""
-    h, w, count = shape[0], shape[1], 0
-    while h % 2 == 0 and w % 2 == 0 and min(h, w) // 2 >= least:
-        h, w, count = h // 2, w // 2, count + 1
-    return count
-
-
-def check_shape(name: str, shape: tuple[int, ...], depth: int) -> None:
-    """Raises ConfigError unless the flow of this name can be built."""
-    if len(shape) not in (1, 3) or min(shape) < 1:
-        raise ConfigError(f"{name}: shape = {shape} must be (D,) or (H, W, C).")
-    if depth < 1:
-        raise ConfigError(f"{name}: depth = {depth!r} must be at least 1.")
-
-
-def check_scales(name: str, shape: tuple[int, ...], scales: int | None) -> int:
-    """The number of halvings, the default of which is at most 3.
-
-    Raises:
-      ConfigError: the sides cannot be halved so often.
-    """
-    most = most_scales(shape, least=1)
-    if scales is None:
-        return min(3, most_scales(shape))
-    if not 0 <= scales <= most:
-        raise ConfigError(
-            f"{name}: scales = {scales!r}: sides {shape[0]} and {shape[1]} can be halved {most} "
-            "times; use fewer scales, or pad the images."
-        )
-    return scales
-
-
-def multiscale(
-    shape: tuple[int, ...],
-    scales: int,
-    step: Callable[[tuple[int, ...]], list[Bijector]],
-    last: Callable[[tuple[int, ...]], list[Bijector]],
-) -> Bijector:
-    """`step`'s maps after each of `scales` squeezes; `last` before channels are factored out."""
-    if not scales:
-        return Multiscale(shape, [Chain(step(shape))])
-    maps: list[Bijector] = []
-    here = shape
-    for i in range(scales):
-        squeeze = Squeeze(here)
-        here = squeeze.latent_shape
-        ends = i == scales - 1
-        maps.append(Chain([squeeze, *step(here), *([] if ends else last(here))]))
-        here = (*here[:-1], here[-1] // 2)
-    return Multiscale(shape, maps)
-
-
-def with_logit(bijector: Bijector, levels: int) -> Bijector:
-    return Chain([Logit(levels), bijector]) if levels else bijector
-
-
 def realnvp(
     shape: tuple[int, ...],
     *,
@@ -208,7 +150,7 @@ def realnvp(
     check_shape("realnvp", shape, depth)
 
     def coupling(here: tuple[int, ...], i: int, mask: str) -> list[Bijector]:
-        mix = [] if mask == "checkerboard" or here[-1] == 2 else [Permute(shuffled(here[-1], i))]
+        mix = [] if mask == "checkerboard" else shuffle(here, i)
         one = AffineCoupling(here, mask, i % 2 == 1, width, hidden)  # pyright: ignore
         return [ActNorm(), *mix, one]
 
@@ -278,20 +220,36 @@ def glow(
 def spline(
     shape: tuple[int, ...],
     *,
-    depth: int = 6,
+    depth: int = 4,
     width: int = 64,
     hidden: int = 2,
-    bins: int = 8,
+    bins: int | None = None,
     bound: float = 5.0,
     scales: int | None = None,
     levels: int = 0,
 ) -> Bijector:
-    """As `glow`, with splines of `bins` bins on [−bound, bound] in the place of affine maps."""
+    """Rational-quadratic splines of `bins` bins on [−bound, bound] as couplings.
 
-    def coupling(here: tuple[int, ...]) -> Coupling:
-        return SplineCoupling(here, width=width, depth=hidden, bins=bins, bound=bound)
+    Vectors: the two halves in turn, as in `realnvp`: in the plane a spline along each axis fits
+    better than along learned directions, and many bins better than many couplings. Images: as in
+    `glow`. Further arguments and errors are those of these two; `bins` None is 32 for vectors and
+    8 for images.
+    """
+    check_shape("spline", shape, depth)
+    bins = bins if bins is not None else 32 if len(shape) == 1 else 8
+
+    def coupling(here: tuple[int, ...], flip: bool = False) -> Coupling:
+        return SplineCoupling(here, flip=flip, width=width, depth=hidden, bins=bins, bound=bound)
 
     def prior(here: tuple[int, ...]) -> Coupling:
         return AffineCoupling(here, width=width, depth=hidden)
 
+    if len(shape) == 1:
+        return Chain(
+            [
+                one
+                for i in range(depth)
+                for one in (ActNorm(), *shuffle(shape, i), coupling(shape, i % 2 == 1))
+            ]
+        )
     return _mixed("spline", shape, depth, scales, levels, coupling, prior)

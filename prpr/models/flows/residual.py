@@ -39,14 +39,8 @@ import jax.numpy as jnp
 
 from prpr.errors import ConfigError
 from prpr.models.flows.bijector import Array, Bijector, Chain, Mapped
-from prpr.models.flows.glow import (
-    ActNorm,
-    InvertibleLinear,
-    check_scales,
-    check_shape,
-    multiscale,
-    with_logit,
-)
+from prpr.models.flows.building import check_scales, check_shape, multiscale, with_logit
+from prpr.models.flows.glow import ActNorm, InvertibleLinear
 from prpr.models.flows.lipschitz import convolution_bound, lip_swish, spectral_bound
 
 _SLACK = 1.0 + 1e-5
