@@ -101,6 +101,12 @@ def of_divergence(name: str) -> Objective:
     return Objective(name, ascent, ("lam",) if name == "smoothed_pr" else ())
 
 
+def _no_sampler(_output: Array, _log_r: Array, _dials: Dials) -> Array:
+    raise ConfigError(
+        f"objective {LIKELIHOOD!r} is of a density alone: there is no critic to ascend at samples."
+    )
+
+
 _TABLE: dict[str, Objective] = {
     "envelope": Objective(
         "envelope", lambda _, log_r, d: envelope(log_r, d["lam"], d["tau"]), ("lam", "tau")
@@ -124,8 +130,7 @@ _TABLE: dict[str, Objective] = {
     "logistic": Objective(
         "logistic", lambda _, log_r, __: jax.nn.log_sigmoid(log_r), (), needs_ratio=False
     ),
-    # Of a density alone: it has no critic to ascend.
-    LIKELIHOOD: Objective(LIKELIHOOD, lambda output, _, __: output, (), needs_ratio=False),
+    LIKELIHOOD: Objective(LIKELIHOOD, _no_sampler, (), needs_ratio=False),
 }
 
 NAMES: tuple[str, ...] = (

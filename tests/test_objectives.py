@@ -26,12 +26,14 @@ DIALS = {"lam": 1.0, "tau": 0.5, "epsilon": 0.1, "width": 0.7}
 LAMS = (0.4, 2.5)
 MIXTURES = ("envelope", "band", "envelope_kl", "plug_in")
 BASELINES = ("hinge", "logistic")
+# Likelihood has neither critic nor samples: tests/test_flow_training.py.
+NAMES = tuple(name for name in objectives.NAMES if name != objectives.LIKELIHOOD)
 CASES = [
     (name, lam)
-    for name in objectives.NAMES
+    for name in NAMES
     for lam in (LAMS if "lam" in objectives.get(name).dials else (1.0,))
 ]
-every_name = pytest.mark.parametrize("name", objectives.NAMES)
+every_name = pytest.mark.parametrize("name", NAMES)
 every_case = pytest.mark.parametrize(("name", "lam"), CASES)
 
 
@@ -283,6 +285,12 @@ def test_baselines_have_no_density_form(name):
     x = jnp.zeros((2,))
     with pytest.raises(ConfigError, match="needs a ratio"):
         objectives.density_loss(objectives.get(name), x, x, dials())
+
+
+def test_likelihood_has_no_sampler_form():
+    x = jnp.zeros((2,))
+    with pytest.raises(ConfigError, match="of a density alone"):
+        objectives.sampler_loss(objectives.get("likelihood"), x, x, dials())
 
 
 # ---------------------------------------------------------------------------- warped Gaussian

@@ -1,6 +1,7 @@
 """A command's run in this process: SIGTERM at its worst moments, and which checkpoint is scored."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -110,4 +111,13 @@ def scalars(**values):
 def test_no_checkpoint_is_the_best_by_a_critic_that_cannot_be_believed(cfg, values, score):
     trainer = object.__new__(run.Trainer)
     trainer.cfg = cfg
+    trainer.system = SimpleNamespace(route="samples", has_ratio=True)
     assert trainer._score(scalars(**values)) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(("route", "score"), [("likelihood", -3.5), ("implicit", None)])
+def test_without_a_critic_the_best_checkpoint_is_the_likeliest(cfg, route, score):
+    trainer = object.__new__(run.Trainer)
+    trainer.cfg = cfg
+    trainer.system = SimpleNamespace(route=route, has_ratio=False)
+    assert trainer._score({"heldout_log_likelihood": np.float32(-3.5)}) == score
