@@ -105,5 +105,5 @@ def _frontier(
             ax.scatter(recall, precision, c=colors, marker=marker, s=14, linewidths=0, zorder=2)
         ax.scatter([], [], color=plotting.GREY, marker=marker, s=14, label=key)
     ax.set(xlabel="true recall  $\\beta(1/20)$", ylabel="true precision  $\\alpha(20)$")
-    ax.legend(loc="lower left")
+    ax.legend(loc="best", handletextpad=0.3)
     ax.set_title("frontier; colour: λ, dark is low")
