@@ -219,9 +219,9 @@ def generator_step(system: train.System, n: int) -> Callable[..., Any]:
       system: what is trained.
       n: samples of one device.
     """
-    if system.route == "samples":
-        return lambda state: train.generator_update(system, state, n)
-    return lambda state, batch: train.generator_update(system, state, batch)
+    if system.reads_data:
+        return lambda state, batch: train.generator_update(system, state, batch)
+    return lambda state: train.generator_update(system, state, n)
 
 
 def dials(cfg: config.Config, lam: float | None) -> dict[str, float]:

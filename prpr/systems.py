@@ -36,6 +36,11 @@ class Net(flax.struct.PyTreeNode):
     params: Tree
     extra: Tree
 
+    @property
+    def variables(self) -> dict[str, Tree]:
+        """As Flax applies them; the inverse of `split`."""
+        return {"params": self.params, **self.extra}
+
 
 class TrainState(flax.struct.PyTreeNode):
     """All that a run is: restoring it and going on equals never having stopped.
@@ -114,7 +119,12 @@ class System(NamedTuple):
     @property
     def reads(self) -> int:
         """Batches of data that a step reads."""
-        return self.critic_steps + (self.route != "samples")
+        return self.critic_steps + self.reads_data
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether a generator update reads a batch of data."""
+        return self.route != "samples"
 
     @property
     def has_ratio(self) -> bool:
@@ -129,7 +139,7 @@ def split(variables: Mapping[str, Tree]) -> Net:
 
 def apply_frozen(module: nn.Module, net: Net, *inputs: Array) -> Array:
     """The module's output in evaluation mode: running moments, nothing moves."""
-    return module.apply({"params": net.params, **net.extra}, *inputs, train=False)  # pyright: ignore
+    return module.apply(net.variables, *inputs, train=False)  # pyright: ignore
 
 
 def apply_training(
@@ -193,19 +203,16 @@ def to_float(image: Array) -> Array:
 
 def log_density(system: System, net: Net, x: Array, y: Array) -> Array:
     """log q(x) (N,) of a generator that has a density."""
-    variables = {"params": net.params, **net.extra}
-    return system.generator.apply(variables, x, y, method="log_prob")  # pyright: ignore
+    return system.generator.apply(net.variables, x, y, method="log_prob")  # pyright: ignore
 
 
 def sample_and_log_density(system: System, net: Net, z: Array, y: Array) -> tuple[Array, Array]:
     """x (N, ...) and log q(x) (N,) of latents, of a generator that has a density."""
-    variables = {"params": net.params, **net.extra}
     return system.generator.apply(  # pyright: ignore
-        variables, z, y, method="sample_and_log_prob"
+        net.variables, z, y, method="sample_and_log_prob"
     )
 
 
 def log_likelihood(system: System, net: Net, x: Array, y: Array, noise: Array) -> Array:
     """log q (N,) of data as they are stored; a bound below it where they are on a grid."""
-    variables = {"params": net.params, **net.extra}
-    return system.generator.apply(variables, x, y, noise, method="log_likelihood")  # pyright: ignore
+    return system.generator.apply(net.variables, x, y, noise, method="log_likelihood")  # pyright: ignore

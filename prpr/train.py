@@ -397,7 +397,7 @@ def make_step(system: System, *, move_generator: bool = True) -> Step:
             state, scalars = critic_update(system, state, update)
         if move_generator:
             data: Batch | int = batch["image"].shape[1]
-            if system.route != "samples":
+            if system.reads_data:
                 data = {"image": batch["image"][-1], "label": batch["label"][-1]}
             state, more = generator_update(system, state, data)
             finite = scalars.get("finite", 1.0) * more["finite"]

@@ -243,7 +243,7 @@ class Trainer:
         for _ in range(self.system.critic_steps if moves else self.system.reads):
             placed, scalars = self.critic_step(stream, placed)
         if moves:
-            data = () if self.system.route == "samples" else (next(stream)[1],)
+            data = (next(stream)[1],) if self.system.reads_data else ()
             placed, more = self._generator_update(placed, *data)
             finite = scalars.get("finite", 1.0) * more["finite"]
             scalars = {**scalars, **more, "finite": finite}

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prpr import config, data, jobs, parallel, plotting, processes, record, train
+from prpr import config, data, jobs, objectives, parallel, plotting, processes, record, train
 from prpr.errors import ConfigError, DataError, unknown_name
 from prpr.planar import figure
 from prpr.planar.grid import Trained, train_bases, train_grid, unconditional
@@ -69,7 +69,7 @@ def _check(configs: Mapping[str, config.Config], names: Sequence[str]) -> None:
         if key not in MODELS:
             raise unknown_name("model", key, MODELS)
         config.validate(cfg)
-        flow = cfg.base.loss == "likelihood"
+        flow = cfg.base.loss == objectives.LIKELIHOOD
         if flow != (key == "flow"):
             raise ConfigError(
                 f"the configuration of {key!r} has base.loss = {cfg.base.loss!r}: a flow starts "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prpr import build, config, data, parallel, train
+from prpr import build, config, data, objectives, parallel, train
 from prpr.errors import PrprError
 
 _DATA = 2**18  # place of a step's data among its draws of random numbers
@@ -125,7 +125,7 @@ def train_grid(
         critic = base.critic
         if oracle:
             critic = train.Net({}, {})
-        elif cfg.base.loss == "likelihood":
+        elif cfg.base.loss == objectives.LIKELIHOOD:
             # Likelihood has trained no critic; this one is as fresh, but for this run's loss.
             critic = train.init(fresh, jax.random.key(seed), example, build.dials(cfg, None)).critic
         key = jax.random.fold_in(jax.random.key(seed), 1)

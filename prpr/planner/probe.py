@@ -90,7 +90,7 @@ class _Runs:
 
     def generator(self, loader: data.Loader) -> Any:
         """One generator update of every run, with its batch where it reads one."""
-        batch = () if self.system.route == "samples" else (next(loader)[1],)
+        batch = (next(loader)[1],) if self.system.reads_data else ()
         self.state, scalars = self._generator(self.state, *batch)
         return scalars
 

@@ -46,7 +46,7 @@ def trace(cfg: config.Config, shape: Any, items: int) -> Traced:
     )
     update, arguments = _critic_call(system, state, shape, items)
     critic = flops.program(update, *arguments)
-    data = () if system.route == "samples" else (arguments[1],)
+    data = (arguments[1],) if system.reads_data else ()
     generator = flops.program(build.generator_step(system, items), state, *data)
     donated = range(len(jax.tree.leaves(state)))
     peaks = [
