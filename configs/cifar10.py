@@ -4,7 +4,9 @@
     python experiments/train_gan.py --config=configs/cifar10.py:scratch --config.data.path=TFDS_DIR
 
 Data: TFDS `cifar10`. One H100, on paper (--plan '--plan_device=1*h100-sxm'): 2.7 GB; base 76 min
-(33 to 175), each λ 16 min (7 to 36). Elsewhere: --plan, or measured there, --plan --probe.
+(33 to 175), each λ 16 min (7 to 36). The flow, with --config.train.accumulate=4 (else it needs
+107 GB): 29 GB; base 25 h (16 to 41), each λ 3.3 days (1.6 to 6.9), as it samples token by token.
+Elsewhere: --plan, or measured there, --plan --probe.
 
 Settings: the original's CIFAR architecture (no hierarchical z, tables of gains and biases,
 4,304,387 and 4,207,361 parameters); the paper's λ, rate, batch and critic steps. `:scratch` takes

@@ -27,14 +27,18 @@ def get_config(argument: str = "") -> config.Config:
     cfg.data.name = "ring8"
     cfg.data.fractions = (0.8, 0.1, 0.1)
     cfg.model.name = "mlp"
-    cfg.model.generator_ch, cfg.model.critic_ch, cfg.model.dim_z = 16, 64, 2
-    cfg.model.critic_spectral_norm = False
+    cfg.model.generator_ch, cfg.model.critic_ch, cfg.model.dim_z = 64, 64, 2
+    cfg.model.depth = 3
+    # Without Fourier features the critic's ratio is too smooth, and λ acts on what it cannot see.
+    cfg.model.critic_spectral_norm, cfg.model.fourier = False, 1.0
     cfg.base.steps, cfg.base.critic_steps = 1000, 5
     cfg.base.generator_lr, cfg.base.critic_lr = 5e-4, 1e-3
-    cfg.generator.lr, cfg.critic.lr, cfg.critic.steps = 5e-4, 1e-3, 5
+    cfg.base.loss, cfg.base.r1, cfg.base.r2 = "logistic", 0.1, 0.1  # else it loses modes
+    cfg.generator.lr, cfg.critic.lr, cfg.critic.steps = 2e-4, 1e-3, 5
     cfg.generator.b1 = cfg.critic.b1 = 0.5
     cfg.dials.tau = 0.25
     cfg.train.batch, cfg.train.steps, cfg.train.warmup = 128, 3000, 300
+    cfg.train.decay = "late_linear"
     cfg.score.encoder = "pixels"
     kind, _, small = argument.rpartition("_") if "_" in argument else (argument, "", "")
     if kind in ("gan", "flow"):
@@ -43,11 +47,11 @@ def get_config(argument: str = "") -> config.Config:
         cfg = config.flow_of(cfg)
         # Small enough that it cannot have both ends: a spline flow fits these data too well.
         cfg.model.name, cfg.model.depth, cfg.model.layers = "realnvp", 6, 2
-        cfg.model.generator_ch = 32
-        cfg.route = "data"  # through samples flows of this size fold, and leave the data
+        cfg.model.generator_ch, cfg.model.fourier = 32, 2.0
+        # Through samples flows of this size fold, and leave the data.
+        cfg.route, cfg.log_ratio = "balanced", "density"
         cfg.base.steps, cfg.base.generator_lr, cfg.generator.lr = 2000, 1e-3, 5e-4
         cfg.generator.b1, cfg.generator.b2, cfg.critic.b1 = 0.5, 0.99, 0.5
-        cfg.train.decay = "late_linear"
     if "smoke" in (argument, small):
         cfg.name = f"{cfg.name}-smoke"
         cfg.lams = (0.2, 5.0)

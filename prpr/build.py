@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from prpr import config, data, models, objectives, parallel, ratio, train
-from prpr.errors import ConfigError
+from prpr.errors import ConfigError, DataError
 
 _EXAMPLES = 256  # items by which a density's layers are set up
 
@@ -50,7 +50,9 @@ def splits(cfg: config.Config) -> Splits:
     )
     for part in parts:
         if isinstance(part, data.Dataset) and len(part.shape) == 3:
-            data.check_images(part.images, part.labels, part.num_classes)
+            data.check_images(part.images, part.labels, part.num_classes, part.levels)
+        elif isinstance(part, data.Dataset) and not np.isfinite(part.images).all():
+            raise DataError(f"points of {part.name!r} have NaN or infinity: drop them.")
     if cfg.train.batch > parts.train.size:
         raise ConfigError(
             f"config.train.batch = {cfg.train.batch}: larger than the training split of "

@@ -22,7 +22,7 @@ from prpr.numerics import check_lam
 Config: TypeAlias = Any
 
 DECAYS = ("constant", "linear", "late_linear", "cosine")
-ROUTES = ("samples", "data", "implicit")
+ROUTES = ("samples", "data", "balanced", "implicit")
 
 
 class Knob(NamedTuple):
@@ -149,8 +149,9 @@ KNOBS: dict[str, Any] = {
     "route": Knob(
         "samples",
         _name("route", lambda: ROUTES),
-        "how the generator learns: through its samples; or, of a flow: by reweighted data, or "
-        "as its own critic against its frozen start (implicit)",
+        "how the generator learns: through its samples; or, of a flow: by reweighted data, by "
+        "reweighted data and samples (balanced), or as its own critic against its frozen start "
+        "(implicit)",
     ),
     "log_ratio": Knob(
         "critic",
@@ -192,6 +193,12 @@ KNOBS: dict[str, Any] = {
         ),
         "depth": Knob(
             2, _whole(1), "hidden layers (mlp), blocks at one size (biggan_deep), maps of a flow"
+        ),
+        "fourier": Knob(
+            0.0,
+            _number(0),
+            "deviation of the frequencies, in radians a unit, of the Fourier features that a "
+            "critic of points sees; 0: none",
         ),
         "layers": Knob(2, _whole(1), "layers or blocks of the network in each map of a flow"),
         "scales": Knob(0, _whole(0), "squeezes of a flow of images; 0: up to 3, to a side of 2"),
@@ -285,6 +292,8 @@ KNOBS: dict[str, Any] = {
         "critic_lr": Knob(2e-3, _number(0, low_open=True), "its critic's learning rate"),
         "generator_lr": Knob(1e-3, _number(0, low_open=True), "its generator's learning rate"),
         "ema": Knob(0.99, _number(0, 1, high_open=True), "decay of its moving average"),
+        "r1": Knob(0.0, _number(0), "its critic's weight of the gradient penalty at data"),
+        "r2": Knob(0.0, _number(0), "its critic's weight of the gradient penalty at samples"),
         "loss": Knob(
             "hinge",
             _name("base loss", lambda: ("hinge", "logistic", objectives.LIKELIHOOD)),
@@ -393,10 +402,11 @@ def _check_density(cfg: Config) -> None:
         )
     if cfg.route == "implicit" and not likelihood:
         objectives.check_implicit(cfg.objective)
-    if cfg.route == "data" and not likelihood and not objectives.get(cfg.objective).needs_ratio:
+    reweights = cfg.route in ("data", "balanced") and not likelihood
+    if reweights and not objectives.get(cfg.objective).needs_ratio:
         raise ConfigError(
-            f"config.route = 'data' reweights by a log-ratio, which objective {cfg.objective!r} "
-            "does not read; use 'envelope'."
+            f"config.route = {cfg.route!r} reweights by a log-ratio, which objective "
+            f"{cfg.objective!r} does not read; use 'envelope'."
         )
     if cfg.log_ratio == "density" and cfg.critic.parametrisation != "log":
         raise ConfigError(
@@ -461,7 +471,7 @@ def _with_base_recipe(cfg: Config) -> Config:
     out.critic.parametrisation, out.critic.scale = "log", 1.0
     # Likelihood has no critic: the one that is carried along is trained when the fine-tune begins.
     out.critic.loss = "logistic" if loss == objectives.LIKELIHOOD else loss
-    out.critic.r1 = out.critic.r2 = 0.0
+    out.critic.r1, out.critic.r2 = cfg.base.r1, cfg.base.r2
     out.critic.steps, out.train.batch = cfg.base.critic_steps, cfg.base.batch or cfg.train.batch
     out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr
     out.generator.ema = cfg.base.ema

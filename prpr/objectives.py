@@ -13,6 +13,7 @@ it has to be. The same `ascent` trains both kinds of model:
 
   * samplers (GANs, reparameterised flows) through the sample: `sampler_loss`;
   * densities (flows) by data reweighted with a/r: `density_loss`;
+  * densities by data and samples, both reweighted, by bounded weights: `balanced_loss`;
   * densities against a frozen reference, without a critic: `implicit_loss`.
 
 Every dial (λ, τ, ...) is a traced leaf of the dictionary `dials`, so one compilation serves
@@ -186,6 +187,44 @@ def data_weight(objective: Objective, log_r: Array, dials: Dials) -> Array:
     log_size = jnp.log(jnp.maximum(jnp.abs(ascent), tiny))
     magnitude = jnp.exp(jnp.clip(log_size - log_r, -80.0, 80.0))
     return jax.lax.stop_gradient(jnp.sign(ascent) * magnitude)
+
+
+def balanced_loss(
+    objective: Objective,
+    log_q: tuple[Array, Array],
+    log_r: tuple[Array, Array],
+    dials: Dials,
+    axis_name: str | None = None,
+) -> Array:
+    """−E_p[w log q] − E_q[w log q], w = (a − b)/(1 + r) frozen; -> ().
+
+    In exact ratios its gradient is −∇_θ E_{q_θ}[a] in expectation, as `density_loss`'s is, since
+    the sum over both is ∫ (p + q) w ∇q/q = ∫ (a − b) ∇q for any constant b. Here b is the mean of a
+    over the samples, of a sample over the others. The weight q/(p + q) is the balance heuristic of
+    multiple importance sampling (Veach & Guibas 1995): where a is in [0, 1], as the envelope's is,
+    |w| ≤ 1 whatever the ratio (at a sample M/(M − 1)). The weight a/r is near λ on
+    the few data that a model of high λ leaves out, and says nothing of samples where there are no
+    data.
+
+    Args:
+      objective: from `get`; one that needs a ratio.
+      log_q, log_r: at samples of p and at samples of q: (N,) and (M,) each; log_q is
+        differentiable in θ, with the samples frozen.
+      dials: traced scalars.
+      axis_name: of the devices that share the batch, for b; M is of all together.
+    """
+    if not objective.needs_ratio:
+        raise ConfigError(f"objective {objective.name!r} has no likelihood form: it needs a ratio.")
+    at_data, at_samples = (objective.ascent(each, each, dials) for each in log_r)
+    total, count = at_samples.sum(), at_samples.size
+    if axis_name is not None:
+        total, count = jax.lax.psum(total, axis_name), count * jax.lax.axis_size(axis_name)
+    ahead = (at_data - total / count, at_samples - (total - at_samples) / max(count - 1, 1))
+    losses = [
+        -(jax.lax.stop_gradient(a * jax.nn.sigmoid(-each)) * density).mean()
+        for a, each, density in zip(ahead, log_r, log_q, strict=True)
+    ]
+    return losses[0] + losses[1]
 
 
 def check_implicit(name: str) -> None:

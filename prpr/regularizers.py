@@ -33,7 +33,8 @@ def orthogonal(
     Its gradient is that of BigGAN-PyTorch's `ortho` at strength 1, 2 W (WᵀW ⊙ (1 − I)).
 
     Args:
-      params: a tree of parameters; those with fewer than two axes are passed over.
+      params: a tree of parameters; those with fewer than two axes are passed over, and so are
+        the frequencies of Fourier features, whose length is their meaning.
       exclude: names of modules that are passed over: the class embedding that a generator's
         blocks share.
       tables: names of modules whose kernel is a table with a row for each class. Rows take the
@@ -43,7 +44,7 @@ def orthogonal(
     total = jnp.zeros((), jnp.float32)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = {entry.key for entry in path}
-        if leaf.ndim < 2 or names & set(exclude):
+        if leaf.ndim < 2 or names & {*exclude, "frequencies"}:
             continue
         flat = leaf.T if names & set(tables) else leaf.reshape(-1, leaf.shape[-1])
         gram = jnp.matmul(flat.T, flat, precision="highest")

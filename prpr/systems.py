@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from prpr.models import flows
 from prpr.objectives import Objective
 from prpr.ratio import CriticLoss
 
@@ -25,9 +26,10 @@ Step = Callable[["TrainState", Batch], tuple["TrainState", Scalars]]
 # How a generator learns; all but the first are of a generator that has a density:
 #   samples     ascends the objective at its own samples
 #   data        maximises the likelihood of data, reweighted by the objective (`density_loss`)
+#   balanced    likewise of data and of its samples, by weights that are bounded (`balanced_loss`)
 #   likelihood  maximises the likelihood of data; no critic
 #   implicit    is its own critic, against its frozen start (`implicit_loss`); no other critic
-Route = Literal["samples", "data", "likelihood", "implicit"]
+Route = Literal["samples", "data", "balanced", "likelihood", "implicit"]
 
 
 class Net(flax.struct.PyTreeNode):
@@ -129,7 +131,7 @@ class System(NamedTuple):
     @property
     def has_ratio(self) -> bool:
         """Whether the generator's updates rest on an estimate of p/q."""
-        return self.route in ("samples", "data")
+        return self.route in ("samples", "data", "balanced")
 
 
 def split(variables: Mapping[str, Tree]) -> Net:
@@ -201,18 +203,35 @@ def to_float(image: Array) -> Array:
     return image.astype(jnp.float32) / 127.5 - 1.0 if image.dtype == jnp.uint8 else image
 
 
-def log_density(system: System, net: Net, x: Array, y: Array) -> Array:
-    """log q(x) (N,) of a generator that has a density."""
-    return system.generator.apply(net.variables, x, y, method="log_prob")  # pyright: ignore
+def log_density(system: System, net: Net, x: Array, y: Array, noise: Array | None = None) -> Array:
+    """log q(x) (N,) of a generator that has a density.
+
+    Args:
+      system, net: whose density.
+      x, y: (N, ...) items, (N,) classes.
+      noise: random numbers of each item (N, ...), by which a log-determinant that is estimated
+        draws; None: it is a function of x alone.
+    """
+    variables = net.variables if noise is None else flows.drawn_for(net.variables, noise)
+    return system.generator.apply(variables, x, y, method="log_prob")  # pyright: ignore
 
 
-def sample_and_log_density(system: System, net: Net, z: Array, y: Array) -> tuple[Array, Array]:
-    """x (N, ...) and log q(x) (N,) of latents, of a generator that has a density."""
-    return system.generator.apply(  # pyright: ignore
-        net.variables, z, y, method="sample_and_log_prob"
-    )
+def sample_and_log_density(
+    system: System, net: Net, z: Array, y: Array, noise: Array | None = None
+) -> tuple[Array, Array]:
+    """x (N, ...) and log q(x) (N,) of latents z (N, dim_z); the rest is `log_density`'s."""
+    variables = net.variables if noise is None else flows.drawn_for(net.variables, noise)
+    return system.generator.apply(variables, z, y, method="sample_and_log_prob")  # pyright: ignore
 
 
 def log_likelihood(system: System, net: Net, x: Array, y: Array, noise: Array) -> Array:
-    """log q (N,) of data as they are stored; a bound below it where they are on a grid."""
-    return system.generator.apply(net.variables, x, y, noise, method="log_likelihood")  # pyright: ignore
+    """log q (N,) of data as they are stored; a bound below it where they are on a grid.
+
+    Args:
+      system, net: whose density.
+      x, y: (N, ...) data, (N,) classes.
+      noise: (N, ...) uniform in (0, 1), between the values of a grid; an estimated log-determinant
+        draws by it too.
+    """
+    variables = flows.drawn_for(net.variables, noise)
+    return system.generator.apply(variables, x, y, noise, method="log_likelihood")  # pyright: ignore

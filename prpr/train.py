@@ -146,9 +146,9 @@ def _noise(system: System, key: Array, image: Array) -> Array:
     devices, device = 1, 0
     if system.axis_name is not None:
         devices, device = jax.lax.axis_size(system.axis_name), jax.lax.axis_index(system.axis_name)
-    n = image.shape[0] // system.accumulate
-    shape = (system.accumulate, devices, n, *image.shape[1:])
-    return jax.random.uniform(jax.random.fold_in(key, _NOISE), shape)[:, device]
+    # By device first, as items are cut: so a place in the batch has its noise, whatever the cuts.
+    shape = (devices, *_pieces(system, image).shape)
+    return jax.random.uniform(jax.random.fold_in(key, _NOISE), shape)[device]
 
 
 def _continuous(system: System, image: Array, noise: Array) -> Array:
@@ -272,6 +272,31 @@ def _through_data(system: System, state: TrainState) -> _Loss:
     return loss
 
 
+def _through_both(system: System, state: TrainState) -> _Loss:
+    """Pieces (x, y, noise, z, y of the samples)."""
+
+    def loss(
+        params: Tree, x: Array, y: Array, noise: Array, z: Array, classes: Array
+    ) -> tuple[Array, tuple[Tree, Scalars]]:
+        net, now = Net(params, state.generator.extra), state.generator
+        fake = jax.lax.stop_gradient(apply_frozen(system.generator, now, z, classes))
+        at_data = log_likelihood(system, net, x, y, noise)
+        log_r_data = log_ratio(system, state, _continuous(system, x, noise), y)
+        log_r_samples = log_ratio(system, state, fake, classes)
+        value = objectives.balanced_loss(
+            system.objective,
+            (at_data, log_density(system, net, fake, classes, z)),
+            (log_r_data, log_r_samples),
+            state.dials,
+            system.axis_name,
+        )
+        alpha = jnp.exp(jnp.minimum(log_r_samples + jnp.log(state.dials["lam"]), 0.0)).mean()
+        scalars = {"log_likelihood": at_data.mean(), "alpha": alpha}
+        return value / system.dim_z, (net.extra, scalars)
+
+    return loss
+
+
 def _against_start(system: System, state: TrainState) -> _Loss:
     """Pieces (x, y, noise, z, y of the samples)."""
     before = state.reference
@@ -282,13 +307,22 @@ def _against_start(system: System, state: TrainState) -> _Loss:
     ) -> tuple[Array, tuple[Tree, Scalars]]:
         now, scale = Net(params, state.generator.extra), system.critic_loss.scale
         log_q = log_likelihood(system, now, x, y, noise)
-        old, log_old = sample_and_log_density(system, before, z, classes)
+        old, log_old = sample_and_log_density(system, before, z, classes, z)
         at_data = scale * (log_q - log_likelihood(system, before, x, y, noise))
-        at_old = scale * (log_density(system, now, old, classes) - log_old)
+        at_old = scale * (log_density(system, now, old, classes, z) - log_old)
         value = objectives.implicit_loss(system.objective.name, at_data, at_old, state.dials)
         return value, (now.extra, {"log_likelihood": log_q.mean()})
 
     return loss
+
+
+_LOSSES: dict[Route, Callable[[System, TrainState], _Loss]] = {
+    "samples": _through_samples,
+    "data": _through_data,
+    "likelihood": _through_data,
+    "balanced": _through_both,
+    "implicit": _against_start,
+}
 
 
 def _generator_update(
@@ -299,13 +333,10 @@ def _generator_update(
         noise = _noise(system, key, data["image"])
         images = _pieces(system, to_float(data["image"]))
         pieces = (images, _pieces(system, data["label"]), noise)
-    if system.route in ("samples", "implicit"):
+    if system.route in ("samples", "balanced", "implicit"):
         n = data if isinstance(data, int) else data["image"].shape[0]
         pieces += _latents(system, key, n // system.accumulate)
-    if system.route == "samples":
-        of_route = _through_samples(system, state)
-    else:
-        of_route = (_against_start if system.route == "implicit" else _through_data)(system, state)
+    of_route = _LOSSES[system.route](system, state)
 
     def loss(params: Tree, *piece: Array) -> tuple[Array, tuple[Tree, Scalars]]:
         value, kept = of_route(params, *piece)

@@ -147,9 +147,9 @@ def started(model: nn.Module, *inputs: Any, method: str = "forward_and_log_det")
 
 
 def applying(model: nn.Module, method: str = "forward_and_log_det") -> Callable[..., Any]:
-    """(variables, *inputs, rngs=None) -> `apply`, compiled once."""
-    run = quickly(lambda v, rngs, inputs: model.apply(v, *inputs, method=method, rngs=rngs))
-    return lambda v, *inputs, rngs=None: run(v, rngs, inputs)
+    """(variables, *inputs) -> `apply`, compiled once."""
+    run = quickly(lambda v, inputs: model.apply(v, *inputs, method=method))
+    return lambda v, *inputs: run(v, inputs)
 
 
 class Found(NamedTuple):

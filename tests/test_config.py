@@ -151,6 +151,7 @@ def test_base_and_control_keep_the_base_recipe():
     cfg = config.defaults()
     cfg.critic.steps, cfg.critic.lr, cfg.generator.lr = 4, 5e-3, 6e-3
     cfg.critic.scale, cfg.critic.r1, cfg.train.warmup = 10.0, 0.1, 50
+    cfg.base.r2 = 0.3
     cfg.train.steps, cfg.base.steps = 70, 90
     for derived, steps in ((config.base_of(cfg), 90), (config.control_of(cfg), 70)):
         config.validate(derived)
@@ -158,7 +159,8 @@ def test_base_and_control_keep_the_base_recipe():
         assert derived.critic.steps == cfg.base.critic_steps
         assert derived.critic.lr == cfg.base.critic_lr
         assert derived.generator.lr == cfg.base.generator_lr
-        assert (derived.critic.scale, derived.critic.r1, derived.train.warmup) == (1.0, 0.0, 0)
+        assert (derived.critic.scale, derived.train.warmup) == (1.0, 0)
+        assert (derived.critic.r1, derived.critic.r2) == (0.0, 0.3)
         assert derived.train.steps == steps
         assert derived.lams == ()
     assert cfg.critic.steps == 4  # the original is not touched

@@ -21,6 +21,8 @@ KINDS = {  # name: shape at resolution 0 (None: several sizes), classes, sizes o
     "cifar10": ((32, 32, 3), 10, (144, 16, 48)),
     "mnist": ((28, 28, 1), 10, (144, 16, 48)),
     "fashion_mnist": ((28, 28, 1), 10, (144, 16, 48)),
+    "imagenet32": ((32, 32, 3), 1000, (144, 16, 48)),
+    "imagenet64": ((64, 64, 3), 1000, (144, 16, 48)),
     "folder": (None, 4, (144, 16, 48)),
 }
 
@@ -216,6 +218,32 @@ def test_tfds_paths(copies, tmp_path, monkeypatch):
     for number in ("3.0.10", "3.0.9"):
         shutil.copytree(version, tmp_path / "cifar10" / number)
     assert tfds.Copy("cifar10", str(tmp_path)).folder.name == "3.0.10"
+
+
+def test_a_config_of_a_builder(copies, tmp_path):
+    """TFDS keeps imagenet32 in imagenet_resized/32x32/VERSION."""
+    root, other = copies("imagenet32"), copies("imagenet64")
+    version = root / "imagenet_resized" / "32x32" / "0.1.0"
+    assert (version / "dataset_info.json").is_file()
+    declared = json.loads((version / "features.json").read_text())
+    declared = declared["featuresDict"]["features"]
+    # As the real one, whose PNG is TFDS's default and not said.
+    shape = {"dimensions": ["32", "32", "3"]}
+    assert declared["image"]["image"] == {"shape": shape, "dtype": "uint8"}
+    assert declared["label"]["classLabel"] == {"numClasses": "1000"}
+    for path in (root, root / "imagenet_resized", version.parent, version):
+        assert load(path, "imagenet32").size == 144
+    # One data_dir holds both; each name finds its own.
+    both = tmp_path / "imagenet_resized"
+    shutil.copytree(root / "imagenet_resized", both)
+    shutil.copytree(other / "imagenet_resized", both, dirs_exist_ok=True)
+    assert load(tmp_path, "imagenet32", resolution=0).shape == (32, 32, 3)
+    assert load(tmp_path, "imagenet64", resolution=0).shape == (64, 64, 3)
+    holds = "holds 'imagenet_resized/32x32', not 'imagenet_resized/64x64'"
+    with pytest.raises(errors.DataError, match=holds):
+        load(version, "imagenet64")
+    with pytest.raises(errors.DataError, match="tfds build imagenet_resized/64x64 --file_format"):
+        load(root, "imagenet64")
 
 
 def test_what_is_not_there(copies, own, tmp_path):

@@ -1,5 +1,7 @@
 """Counts against hand-computed ones, and memory against programs whose peak is known by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +126,50 @@ def test_while_needs_trips():
     with pytest.raises(PrprError, match="give trips"):
         flops.count(loop, shape(3, 3))
     assert flops.count(loop, shape(3, 3), trips=4).flops == 4 * 2 * 27
+
+
+def test_a_loop_that_stops_at_a_number_of_trips_counts_that_many():
+    """As the inverses of residual flows: until it has converged, or after so many."""
+
+    def loop(x, most):
+        def go_on(state):
+            x, i = state
+            return (jnp.abs(x).max() > 1e-3) & (i < most)
+
+        return jax.lax.while_loop(go_on, lambda s: (s[0] @ s[0], s[1] + 1), (x, jnp.int32(0)))
+
+    flat = flops.program(lambda x: loop(x, 7), shape(3, 3))
+    assert flops.cost(flat).flops == 7 * 54
+    assert flops.cost(flat, once=True).flops == 54
+    assert flops.open_loops(flat) == 7
+    products = [k for k in footprint.kernels(flat) if k.flops]
+    assert [(k.times, k.sure * k.times) for k in products] == [(7, pytest.approx(1))]
+    # Side by side too, where the condition is one of many runs.
+    many = flops.program(jax.vmap(lambda x: loop(x, 7)), shape(2, 3, 3))
+    assert flops.cost(many).flops == 2 * 7 * 54
+    # A bound that is computed is none, and neither is one of a number that is not a counter.
+    with pytest.raises(PrprError, match="give trips"):
+        flops.program(loop, shape(3, 3), jax.ShapeDtypeStruct((), "int32"))
+    with pytest.raises(PrprError, match="give trips"):
+        flops.count(lambda x: jax.lax.while_loop(lambda c: c < 9.0, lambda c: c * c, x), shape())
+    # A scan's trips are known, and no part of them is in doubt.
+    known = flops.program(lambda x: jax.lax.fori_loop(0, 5, lambda _, c: c @ c, x), shape(3, 3))
+    assert (flops.cost(known).flops, flops.open_loops(known)) == (5 * 54, 0)
+
+
+def test_linear_solves_and_factors():
+    def solve(a, b):
+        matvec = functools.partial(jnp.dot, a)
+        return jax.lax.custom_linear_solve(matvec, b, lambda _, b: a @ (a @ b))
+
+    found = flops.count(solve, shape(4, 4), shape(4))
+    assert (found.flops, found.uncounted) == (2 * 2 * 16, frozenset())
+    triangle = functools.partial(jax.scipy.linalg.solve_triangular, lower=True)
+    found = flops.count(triangle, shape(5, 5), shape(5, 3))
+    assert (found.flops, found.uncounted) == (25 * 3, frozenset())
+    found = flops.count(lambda a: jnp.linalg.slogdet(a)[1], shape(2, 6, 6))
+    assert found.flops == pytest.approx(2 * 2 / 3 * 6**3)
+    assert not found.uncounted
 
 
 def test_remat_computes_the_forward_pass_twice():
@@ -257,6 +303,15 @@ def test_a_loop_needs_its_body_once():
         return jax.lax.scan(lambda c, _: (jnp.tanh(c @ c) @ c, None), x, None, length=50)[0]
 
     assert peak(loop, M) <= 5
+
+
+def test_a_slice_is_written_in_its_place():
+    """A cache that a token is written into is not copied for it."""
+    write = functools.partial(jax.lax.dynamic_update_index_in_dim, axis=0)
+    flat = flops.program(
+        lambda cache, x, i: write(cache, x, i), shape(100, 8), shape(8), shape(dtype="int32")
+    )
+    assert max(kernel.bytes for kernel in footprint.kernels(flat)) == 2 * 8 * 4
 
 
 def test_kernels_count_traffic():

@@ -17,6 +17,7 @@ from prpr import config, objectives, ratio, train
 from prpr.errors import ConfigError
 from prpr.models.flows.bijector import Array, Bijector, Mapped
 from prpr.models.flows.flow import Flow
+from prpr.models.flows.residual import Residual
 
 MU = np.array([0.9, -0.4], np.float32)
 DIALS = {"lam": 1.5, "tau": 0.5, "epsilon": 0.1, "width": 1.0}
@@ -66,7 +67,7 @@ def toy(route: train.Route = "samples", **changes: Any) -> train.System:
         critic_steps=0 if route in ("likelihood", "implicit") else 1,
         ema=0.0,
         route=route,
-        exact=route in ("samples", "data"),
+        exact=route in ("samples", "data", "balanced"),
         reference=route == "implicit",
     )
     return plain._replace(**changes)
@@ -110,8 +111,8 @@ def true_ascent(m: np.ndarray, s: np.ndarray) -> np.ndarray:
     return (score * (a * np.exp(log_q))[:, None]).sum(0) * (line[1] - line[0]) ** 2
 
 
-@pytest.mark.parametrize("route", ["samples", "data"])
-def test_both_forms_of_the_envelope_have_its_gradient(route):
+@pytest.mark.parametrize("route", ["samples", "data", "balanced"])
+def test_all_forms_of_the_envelope_have_its_gradient(route):
     system, m, s = toy(route), np.array([-0.2, 0.5]), np.array([0.3, -0.2])
     state, n = at(fresh(system), m, s), 400_000
     data = n if route == "samples" else batch(points(n))
@@ -176,14 +177,46 @@ def test_a_model_that_is_its_own_critic_finds_the_data(name):
     np.testing.assert_array_equal(state.reference.params["bijector"]["m"], 0)
 
 
+def test_a_residual_flows_probes_are_drawn_anew_in_every_step():
+    """And by the item's own noise: with the same step and data they are the same."""
+    residual = Residual((2,), width=8, depth=1, exact_dim=1)
+    system = toy("likelihood", generator=Flow((2,), residual), generator_tx=optax.sgd(0.0))
+    state = fresh(system)
+    assert [leaf.shape for leaf in jax.tree.leaves(state.generator.extra)] == [()]
+    moved = jax.tree.map(lambda leaf: leaf + 0.4, state.generator.params)
+    state = state.replace(generator=state.generator.replace(params=moved))
+    update = jax.jit(lambda state, one: train.generator_update(system, state, one))
+    x, found = batch(points(64)), []
+    for _ in range(3):
+        state, scalars = update(state, x)
+        found.append(float(scalars["log_likelihood"]))
+    assert len(set(found)) == 3
+    again = update(state.replace(step=state.step - 1), x)[1]["log_likelihood"]
+    np.testing.assert_allclose(again, found[-1], rtol=1e-6)
+    # What is kept of the collection is the number that it began with.
+    assert [leaf.shape for leaf in jax.tree.leaves(state.generator.extra)] == [()]
+    # With the matrix itself there is nothing to draw.
+    exact = system._replace(generator=Flow((2,), Residual((2,), width=8, depth=1)))
+    still = fresh(exact)
+    assert not still.generator.extra
+    still = still.replace(generator=still.generator.replace(params=moved))
+    values = []
+    for _ in range(2):
+        still, scalars = train.generator_update(exact, still, x)
+        values.append(float(scalars["log_likelihood"]))
+    assert values[0] == values[1]
+    np.testing.assert_allclose(np.mean(found), values[0], atol=0.1)
+
+
 def test_held_out_checks_are_those_of_the_route():
     x = batch(points(16))
     keys = {
         route: set(train.held_out(toy(route), fresh(toy(route)), x))
-        for route in ("likelihood", "implicit", "data", "samples")
+        for route in ("likelihood", "implicit", "data", "balanced", "samples")
     }
     assert keys["likelihood"] == keys["implicit"] == {"log_likelihood"}
-    assert keys["data"] == keys["samples"] == {"log_likelihood", "data", "samples"}
+    ratio_too = {"log_likelihood", "data", "samples"}
+    assert keys["data"] == keys["balanced"] == keys["samples"] == ratio_too
 
 
 def test_whole_steps_read_a_batch_for_the_generator_too():
@@ -231,6 +264,7 @@ def test_images_get_noise_between_their_values():
         ({"model.name": "glow", "route": "implicit"}, "'envelope' has no implicit form"),
         ({"model.name": "glow", "model.dtype": "bfloat16"}, "float32 only"),
         ({"model.name": "glow", "route": "data", "objective": "hinge"}, "reweights"),
+        ({"model.name": "glow", "route": "balanced", "objective": "hinge"}, "reweights"),
         (
             {"model.name": "glow", "log_ratio": "density", "critic.parametrisation": "dual"},
             "critic.parametrisation = 'log'",

@@ -33,6 +33,8 @@ from prpr.models.flows.lipschitz import convolution_bound, lip_swish, spectral_b
 from prpr.models.flows.multiscale import Multiscale, Permute, Squeeze, shuffled
 from prpr.models.flows.residual import (
     Residual,
+    _rademacher,
+    drawn_for,
     estimated_log_det,
     exact_log_det,
     residual,
@@ -527,21 +529,30 @@ def test_the_probes_mean_over_all_signs_is_the_exact_log_det_and_its_gradient():
         np.testing.assert_allclose(*slopes(w), atol=3e-4)
 
 
-def test_probes_are_fixed_without_a_stream_and_drawn_with_one():
+def test_probes_are_fixed_without_words_and_each_items_own_with_them():
     model = Residual((3,), width=8, exact_dim=2)
     x = normal(0, 400, 3)
     v = random_variables(model, x, scale=2.0)
 
     run = applying(model)
-    keys = [{"probes": jax.random.key(i)} for i in range(2)]
+    v = {**v, "probes": {"words": jnp.zeros((), jnp.float32)}}  # as `init` makes it
+    assert jax.tree.map(jnp.shape, started(model, x)[1]["probes"]) == {"words": ()}
+    draws = [drawn_for(v, jnp.asarray(normal(i, 400, 2))) for i in range(2)]
     fixed = run(v, x)[1]
-    np.testing.assert_array_equal(fixed, run(v, x)[1])
-    drawn = [np.asarray(run(v, x, rngs=key)[1]) for key in keys]
+    np.testing.assert_array_equal(fixed, run({**v, "probes": {}}, x)[1])
+    drawn = [np.asarray(run(one, x)[1]) for one in draws]
     assert np.abs(drawn[0] - drawn[1]).max() > 1e-2
+    # Of the item, not of its place: a part of a batch, in another order, finds the same.
+    rows = np.arange(400)[::-3]
+    part = drawn_for(v, jnp.asarray(normal(0, 400, 2)[rows]))
+    np.testing.assert_allclose(run(part, x[rows])[1], drawn[0][rows], atol=1e-6)
+    # Layers draw apart from each other.
+    two = [_rademacher(draws[0]["probes"]["words"], name, 1, x) for name in ("a", "b")]
+    assert 0.3 < (np.asarray(two[0]) == np.asarray(two[1])).mean() < 0.7
     exact = np.asarray(applying(Residual((3,), width=8))(v, x)[1])
     error = np.concatenate(drawn) - np.tile(exact, 2)
     assert np.abs(error.mean()) < 4 * error.std() / np.sqrt(error.size)
-    more = np.asarray(applying(model.clone(probes=16))(v, x, rngs=keys[0])[1]) - exact
+    more = np.asarray(applying(model.clone(probes=16))(draws[0], x)[1]) - exact
     assert more.std() < 0.5 * error.std()
 
 

@@ -13,6 +13,7 @@ from model_tools import configured, filled, normal
 
 from prpr import models, train
 from prpr.errors import ConfigError
+from prpr.models import small
 
 Array = jax.Array
 
@@ -21,6 +22,12 @@ Array = jax.Array
 MODELS: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
     "mlp": ((2,), 1, {"name": "mlp", "dim_z": 3, "generator_ch": 8, "critic_ch": 8}),
     "mlp classes": ((3,), 4, {"name": "mlp", "dim_z": 2, "generator_ch": 8, "critic_ch": 8}),
+    "mlp fourier": (
+        (2,),
+        1,
+        {"name": "mlp", "dim_z": 2, "generator_ch": 8, "critic_ch": 8}
+        | {"critic_spectral_norm": False, "fourier": 2.0},
+    ),
     "biggan 8": (
         (8, 8, 1),
         3,
@@ -171,6 +178,40 @@ def test_one_step_lowers_the_loss_and_moves_every_parameter(built):
             assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
 
+def test_fourier_features_let_a_critic_see_what_is_small():
+    """Rings of a tenth of a unit against rings between them: few steps suffice, with features."""
+    rng = np.random.default_rng(0)
+    rank = rng.integers(0, 6, (2, 512))
+    radius = 1.0 + (rank + np.array([[0.0], [0.5]])) * 0.4
+    angle = rng.uniform(0, 2 * np.pi, (2, 512))
+    real, fake = jnp.asarray(
+        np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1), jnp.float32
+    )
+    y, loss = jnp.zeros(512, jnp.int32), {}
+    for fourier in (0.0, 3.0):
+        critic = small.Critic(width=64, fourier=fourier)
+        params = critic.init(jax.random.key(0), real, y, train=False)["params"]
+        assert ("frequencies" in params) == bool(fourier)
+
+        def value(params: Any, critic: small.Critic = critic) -> Array:
+            real_out, fake_out = (
+                critic.apply({"params": params}, x, y, train=False) for x in (real, fake)
+            )
+            return jax.nn.softplus(-real_out).mean() + jax.nn.softplus(fake_out).mean()
+
+        def step(
+            carry: tuple[Any, Any], _: None, value: Any = value
+        ) -> tuple[tuple[Any, Any], Array]:
+            params, moments = carry
+            found, gradient = jax.value_and_grad(value)(params)
+            moments = jax.tree.map(lambda m, g: 0.9 * m + g, moments, gradient)
+            return (jax.tree.map(lambda p, m: p - 0.03 * m, params, moments), moments), found
+
+        start = (params, jax.tree.map(jnp.zeros_like, params))
+        loss[fourier] = float(jax.lax.scan(step, start, length=200)[1][-1])
+    assert loss[3.0] < 0.6 * loss[0.0]
+
+
 # ---------------------------------------------------------------------------- errors
 
 
@@ -182,6 +223,7 @@ def test_one_step_lowers_the_loss_and_moves_every_parameter(built):
         ((8, 8, 1), {"name": "mlp"}, "config.model.name = 'mlp' makes points"),
         ((2,), {"name": "biggan_deep"}, "config.model.name = 'biggan_deep' makes square images"),
         ((2,), {"name": "mlp", "dtype": "bfloat16"}, "config.model.dtype = 'bfloat16'"),
+        ((2,), {"name": "mlp", "fourier": 1.0}, "config.model.fourier = 1.0.*no Lipschitz bound"),
         ((8, 8, 3), {"output_ch": 2}, "config.model.output_ch = 2: the images have 3 channels"),
         ((8, 16, 1), {}, "square images, and the data's are 8 x 16"),
         ((16, 16, 1), {}, "unknown BigGAN resolution 16"),

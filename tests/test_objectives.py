@@ -280,11 +280,63 @@ def test_density_form_is_the_gradient_of_the_mean_ascent(name, lam):
     np.testing.assert_allclose(got, true, rtol=1e-6, atol=1e-8 * np.abs(true).max())
 
 
+@pytest.mark.parametrize(("name", "lam"), [c for c in CASES if c[0] not in BASELINES])
+def test_balanced_form_is_the_gradient_of_the_mean_ascent(name, lam):
+    """In expectation: over every datum and every two samples of three atoms, by their chances."""
+    p, theta = discrete_case(13, 3)
+    objective = objectives.get(name)
+    every = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    with float64():
+        q = softmax(theta)
+        log_r = np.log(p) - np.log(q)
+        a = np.asarray(objective.ascent(log_r, log_r, dials(np.float64, lam=lam)))
+
+        @jax.jit
+        @jax.grad
+        def gradient(theta: Array) -> Array:
+            log_q = jax.nn.log_softmax(theta)
+            log_r = jnp.log(p) - log_q  # not cut: the loss has to do it
+
+            def one(atoms: Array) -> Array:
+                datum, pair = atoms[:1], atoms[1:]
+                return objectives.balanced_loss(
+                    objective,
+                    (log_q[datum], log_q[pair]),
+                    (log_r[datum], log_r[pair]),
+                    dials(np.float64, lam=lam),
+                )
+
+            chances = p[every[:, 0]] * q[every[:, 1]] * q[every[:, 2]]
+            return (chances * jax.vmap(one)(every)).sum()
+
+        got = np.asarray(gradient(theta))
+    true = -gradient_of(lambda t: float(softmax(t) @ a), theta, 1e-3)
+    np.testing.assert_allclose(got, true, rtol=1e-6, atol=1e-12 + 1e-8 * np.abs(true).max())
+
+
+def test_balanced_weights_are_bounded_and_have_no_mean_over_samples():
+    """|w| ≤ 1 at any ratio and λ; where a is constant there is nothing to learn."""
+    log_r = jnp.linspace(-80.0, 80.0, 321)
+    envelope, d = objectives.get("envelope"), dials(lam=20.0)
+    weights = jax.grad(
+        lambda log_q: objectives.balanced_loss(envelope, (log_q, log_q), (log_r, log_r), d)
+    )(jnp.zeros_like(log_r))
+    # Each stands for a datum and a sample.
+    assert float(jnp.abs(weights).max()) <= 2.0 / (len(log_r) - 1)
+    far = jnp.full((8,), 60.0)  # a = 1 everywhere
+    none = jax.grad(
+        lambda log_q: objectives.balanced_loss(envelope, (log_q, log_q), (far, far), d)
+    )(jnp.zeros_like(far))
+    np.testing.assert_allclose(none, 0.0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_have_no_density_form(name):
     x = jnp.zeros((2,))
     with pytest.raises(ConfigError, match="needs a ratio"):
         objectives.density_loss(objectives.get(name), x, x, dials())
+    with pytest.raises(ConfigError, match="needs a ratio"):
+        objectives.balanced_loss(objectives.get(name), (x, x), (x, x), dials())
 
 
 def test_likelihood_has_no_sampler_form():

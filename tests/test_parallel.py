@@ -15,6 +15,9 @@ import pytest
 from prpr import objectives, parallel, processes, ratio, train
 from prpr.errors import ConfigError, Preempted
 from prpr.models import biggan, layers, small
+from prpr.models.flows.couplings import AffineCoupling
+from prpr.models.flows.flow import Flow
+from prpr.models.flows.residual import Residual
 
 LAMS = (0.3, 1.0, 4.0)
 STEPS = 3
@@ -323,6 +326,106 @@ def test_pieces_change_nothing_without_batch_norm():
         ends.append((flat(state), np.asarray(state.log_norm), scalars, more))
     for one, other in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
+
+
+# ---- densities ------------------------------------------------------------------------------
+
+ROUTES = ("likelihood", "data", "balanced", "implicit")
+
+
+def density_system(route: Any, axis_name: str | None, accumulate: int = 1) -> train.System:
+    """A flow on a grid of values; where no critic slows it, with probes for its log-determinant."""
+    critic = route in ("data", "balanced")
+    bijector = Residual((3,), width=8, depth=1, exact_dim=2)
+    if critic:
+        bijector = AffineCoupling((3,), width=8, depth=1)
+    return train.System(
+        generator=Flow((3,), bijector, 2, 4, levels=17),
+        critic=small.Critic(2, width=8, depth=1),
+        critic_loss=ratio.get("logistic"),
+        objective=objectives.get("smoothed_pr" if route == "implicit" else "envelope"),
+        critic_tx=optax.sgd(0.05),
+        generator_tx=optax.sgd(0.2),
+        dim_z=3,
+        num_classes=2,
+        critic_steps=int(critic),
+        ema=0.5,
+        axis_name=axis_name,
+        accumulate=accumulate,
+        route=route,
+        exact=route == "data",
+        reference=route in ("data", "implicit"),
+        levels=17,
+    )
+
+
+def density_batch(step: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    image = (rng.integers(0, 17, (B, 3)) / 8 - 1).astype(np.float32)
+    label = rng.integers(0, 2, B).astype(np.int32)
+    return {"image": image, "label": label, "index": np.int32(0), "advance": np.int32(0)}
+
+
+def density_run(route: str, devices: int, accumulate: int = 1) -> dict[str, Any]:
+    """A few steps of a route on a team: scalars, all weights, held-out values."""
+    team = parallel.Team(devices)
+    system = density_system(route, team.axis_name, accumulate)
+    alone = density_system(route, None, accumulate)
+    dials = {"lam": 2.0, "tau": 0.5, "epsilon": 0.1, "width": 1.0}
+    state = jax.jit(lambda key: train.init(alone, key, jnp.zeros((2, 3)), dials))(jax.random.key(1))
+    # Away from the identity, where every log-determinant is 0.
+    moved = jax.tree.map(lambda leaf: leaf + 0.3, state.generator.params)
+    state = state.replace(generator=state.generator.replace(params=moved))
+    critic = team.map(lambda s, b: train.critic_update(system, s, b))
+    generator = team.map(lambda s, b: train.generator_update(system, s, b))
+    placed, scalars = team.place([jax.device_get(state)]), []
+    for step in range(4):
+        one: Any = {}
+        if system.critic_steps:
+            placed, one = critic(placed, team.batch([density_batch(step)]))
+        placed, two = generator(placed, team.batch([density_batch(100 + step)]))
+        scalars.append([float(v) for v in jax.tree.leaves(team.fetch((one, two), 1))])
+    found = {"log_likelihood": np.zeros(B)}
+    if route == "likelihood":
+        held_out = team.map(lambda s, b: train.held_out(system, s, b))
+        found = team.fetch(held_out(placed, team.batch([density_batch(99)])), 1)[0]
+    (end,) = team.fetch(placed, 1)
+    leaves = jax.tree.leaves((end.critic.params, end.generator.params, end.ema.params))
+    return {
+        "scalars": np.array(scalars),
+        "weights": np.concatenate([np.ravel(leaf) for leaf in leaves]),
+        "held_out": found["log_likelihood"],
+    }
+
+
+def density_child(path: str) -> None:
+    jax.config.update("jax_num_cpu_devices", 4)
+    out = {}
+    for route in ROUTES:
+        # Of the balanced route a baseline is the mean of a piece: pieces give other numbers.
+        cuts = (4, 1) if route == "balanced" else (2, 2)
+        for name, (devices, pieces) in (("whole", (1, 1)), ("cut", cuts)):
+            for key, value in density_run(route, devices, pieces).items():
+                out[f"{route}/{name}/{key}"] = value
+    np.savez(path, **out)
+
+
+@pytest.fixture(scope="module")
+def densities(tmp_path_factory) -> dict[str, np.ndarray]:
+    path = str(tmp_path_factory.mktemp("densities") / "out.npz")
+    ((code, err),) = finish(start(f"test_parallel.density_child({path!r})", QUICK))
+    assert code == 0, err
+    return dict(np.load(path))
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_density_learns_alike_on_devices_and_in_pieces(densities, route):
+    """Noise, latents and probes are an item's own, wherever it is computed."""
+    for key in ("scalars", "weights", "held_out"):
+        whole, cut = (densities[f"{route}/{name}/{key}"] for name in ("whole", "cut"))
+        atol = 2e-5 * np.abs(whole).max()
+        np.testing.assert_allclose(cut, whole, rtol=2e-5, atol=atol, err_msg=key)
+    assert np.ptp(densities[f"{route}/whole/scalars"], axis=0).max() > 0.01
 
 
 def disagree_child(port: int, number: int) -> None:

@@ -11,7 +11,7 @@ import jax
 import pytest
 from absl import flags
 
-from prpr import cli, config, parallel, planner, record
+from prpr import cli, config, parallel, planner, record, train
 from prpr.errors import ConfigError
 from prpr.planner import (
     card,
@@ -543,3 +543,97 @@ def test_small_numbers_keep_apart():
     few = {name: value * 1e-7 for name, value in page.hours.items()}
     row = card.table([dataclasses.replace(page, hours=few)]).splitlines()[1]
     assert len(re.split(r"  +", row)) == 7
+
+
+# --- densities ------------------------------------------------------------------------------
+
+
+def flow(**knobs: Any) -> Any:
+    cfg: Any = cli._load(str(ROOT / "configs/toy_2d.py:flow"), "config")
+    sizes = {"depth": 1, "layers": 1, "generator_ch": 8, "critic_ch": 8}
+    with cfg.unlocked():
+        cfg.model.update(sizes)
+        for name, value in knobs.items():
+            *parents, last = name.split("__")
+            functools.reduce(getattr, parents, cfg)[last] = value
+    return cfg
+
+
+def test_a_likelihood_has_no_critic_to_pay_for():
+    cfg = flow(base__steps=400)
+    page = planner.plan(cfg, device="h100-sxm")
+    phase = {p.name: p for p in phases.phases(cfg, "finetune")}
+    assert (phase["base"].critic_updates, phase["base"].batches) == (0, 400)
+    shape = shapes.shape_of(cfg)
+    traced = programs.trace(phase["base"].cfg, shape, cfg.train.batch)
+    update = estimate.seconds(traced.generator, device_table.DEVICES["h100-sxm"])
+    assert page.hours["base x 1"].middle == pytest.approx(400 * update.middle / 3600)
+    alone = planner.plan(config.base_of(cfg), command="train", device="h100-sxm")
+    assert "critic update" not in {**alone.seconds, **alone.flops}
+    assert alone.flops["step"] == alone.flops["generator update"]
+    assert alone.images_per_second == pytest.approx(
+        cfg.train.batch / alone.seconds["generator update"].middle
+    )
+    # The critic's update, which is not made, takes no room.
+    l4 = device_table.DEVICES["l4"]
+    alone, both = (
+        estimate.memory(traced, l4, snapshot=False, critic=critic) for critic in (False, True)
+    )
+    assert (alone.total.low, both.total.low) == (traced.peaks[1], max(traced.peaks))
+
+
+def test_a_generator_that_learns_from_data_reads_a_batch_more():
+    cfg = flow(route="data", train__warmup=7, train__steps=20, critic__steps=3)
+    (last,) = (p for p in phases.phases(cfg, "finetune") if p.name == "λ")
+    assert last.critic_updates == 7 * 4 + 20 * 3
+    assert last.batches == (7 + 20) * 4
+    page = planner.plan(cfg, device="h100-sxm")
+    s = page.seconds
+    assert s["step"].middle == pytest.approx(
+        3 * s["critic update"].middle + s["generator update"].middle
+    )
+    assert page.images_per_second == pytest.approx(4 * cfg.train.batch / s["step"].middle)
+    assert page.rejection
+
+
+def test_the_implicit_route_keeps_its_start_and_fits_no_critic():
+    cfg = flow(route="implicit", objective="smoothed_pr", train__warmup=0)
+    page = planner.plan(cfg, device="h100-sxm")
+    assert page.flops["step"] == page.flops["generator update"]
+    assert page.rejection == []  # nothing tells which samples to keep
+    assert page.memory.start == page.memory.average > 0
+    assert "frozen start" in str(page)
+    # Once through the start and once through the model, at data and at its samples.
+    plain = planner.plan(flow(), device="h100-sxm").memory
+    assert plain.start == 0
+
+
+def test_held_out_checks_are_those_of_each_route():
+    """A base by likelihood checks a density alone; a λ also its ratio, at data and at samples."""
+    cfg = flow()
+    todo, shape = phases.phases(cfg, "finetune"), shapes.shape_of(cfg)
+    tracer = programs.Tracer(shape)
+    traced = {p.name: tracer(p, cfg.train.batch) for p in todo}
+    found = estimate.timing(cfg, todo, shape, device_table.DEVICES["l4"], 1, traced).diagnosis
+    assert found["base"] == found["control"]
+    assert found["λ"].low > found["base"].low
+    counts = {}
+    for name in ("base", "λ"):
+        check, arguments = programs.held_out_call(traced[name], shape, 16)
+        counts[name] = flops.count(check, *arguments).flops
+    system, state = traced["λ"].system, traced["λ"].state
+    x, y = jax.ShapeDtypeStruct((16, 2), "float32"), jax.ShapeDtypeStruct((16,), "int32")
+    density = flops.count(lambda s, *a: train.log_density(system, s, *a), state.generator, x, y)
+    critic = flops.count(lambda s, *a: train.apply_frozen(system.critic, s, *a), state.critic, x, y)
+    # An affine coupling's inverse costs what its forward pass costs.
+    assert counts["base"] == density.flops
+    assert counts["λ"] == 2 * density.flops + 2 * critic.flops
+
+
+def test_loops_that_end_when_they_have_converged_widen_the_range():
+    cfg = flow(model__name="residual")
+    page = planner.plan(cfg, device="l4")
+    assert any("one trip at the low end" in text and "174" in text for text in page.assumptions)
+    update, steady = (planner.plan(c, device="l4").seconds["critic update"] for c in (cfg, flow()))
+    assert update.high / update.low > 5 * steady.high / steady.low
+    assert not [text for text in page.warnings if "not counted" in text]

@@ -232,7 +232,7 @@ def test_only_what_is_missing_is_not_here(tmp_path, monkeypatch):
 # --- configurations and benchmarks ----------------------------------------------------------
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-_ON_DISK = {"celeba64", "cifar10", "ffhq256", "imagenet", "mnist"}
+_ON_DISK = {"celeba64", "cifar10", "ffhq256", "imagenet", "imagenet32", "mnist"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -18,7 +18,7 @@ from prpr.models.flows.jet import jet, orders
 from prpr.models.flows.tarflow import Autoregressions, tarflow
 from prpr.models.flows.transformer import Attention, LayerNorm, Transformer, patches, unpatch, write
 from prpr.numerics import float64
-from prpr.planner import flops
+from prpr.planner import flops, footprint
 
 # Every program here runs once or twice, so what counts is how fast it is compiled.
 _FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -531,3 +531,27 @@ def test_refused_by_one():
         tarflow((2,), blocks=0)
     with pytest.raises(ConfigError, match="tokens = 0"):
         tarflow((0,))
+
+
+@few
+def test_what_is_computed_anew_gives_the_same_gradient_in_less_memory(name):
+    shape, plain = build(name)
+    _, again = build(name, remat=True)
+    x = normal(1, N, *shape)
+    variables = away(plain, x, None)
+
+    def loss(module: Bijector) -> Callable[[Any], jax.Array]:
+        def value(variables: Any) -> jax.Array:
+            z, log_det = module.apply(variables, x, None, method="forward_and_log_det")
+            return (z**2).mean() - log_det.mean()
+
+        return value
+
+    one, other = (jit(jax.value_and_grad(loss(m)))(variables) for m in (plain, again))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    cost = [flops.program(jax.grad(loss(m)), variables) for m in (plain, again)]
+    first, second = (flops.cost(flat).flops for flat in cost)
+    assert 1.2 < second / first < 1.5  # one forward pass more
+    first, second = (footprint.peak(flat, fused=False) for flat in cost)
+    assert second < 0.9 * first

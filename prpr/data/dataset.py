@@ -275,8 +275,11 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
 
-def check_images(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+def check_images(images: np.ndarray, labels: np.ndarray, num_classes: int, levels: int = 0) -> None:
     """DataError unless images are finite (N, H, W, C) in [−1, 1] with labels in range.
+
+    With `levels` each entry must be one of so many equally far values in [−1, 1], between which a
+    flow puts noise.
 
     Raises:
       DataError: names how many samples are wrong, the first one, and the mend.
@@ -299,6 +302,13 @@ def check_images(images: np.ndarray, labels: np.ndarray, num_classes: int) -> No
         f"images leave [−1, 1] (from {low:g} to {high:g})",
         "scale bytes by x / 127.5 − 1",
     )
+    if levels:
+        steps = (flat + 1.0) * ((levels - 1) / 2)
+        _check_rows(
+            (np.abs(steps - np.round(steps)) > 1e-3).any(axis=1),
+            f"images have values off their grid of {levels}",
+            "round them, or declare levels = 0",
+        )
     _check_rows(
         (labels < 0) | (labels >= num_classes),
         f"labels are outside 0 to {num_classes - 1}",

@@ -22,13 +22,17 @@ _VERSION = "v1"
 
 
 class _Kind(NamedTuple):
-    """How the images of a data set look: (height, width), channels, encoding, classes."""
+    """How the images of a data set look: (height, width), channels, encoding, classes.
+
+    `declares`: whether the data set's own features name the encoding.
+    """
 
     size: tuple[int, int]
     channels: int
     encoding: str
     classes: int
     version: str
+    declares: bool = True
 
 
 _KINDS = {
@@ -37,6 +41,8 @@ _KINDS = {
     "cifar10": _Kind((32, 32), 3, "png", 10, "3.0.2"),
     "mnist": _Kind((28, 28), 1, "png", 10, "3.0.1"),
     "fashion_mnist": _Kind((28, 28), 1, "png", 10, "3.0.1"),
+    "imagenet32": _Kind((32, 32), 3, "png", 1000, "0.1.0", declares=False),
+    "imagenet64": _Kind((64, 64), 3, "png", 1000, "0.1.0", declares=False),
     "folder": _Kind((120, 160), 3, "jpeg", 4, ""),
 }
 
@@ -126,9 +132,12 @@ def _write_tfds(name: str, kind: _Kind, target: Path) -> None:
     import tensorflow_datasets
 
     features, more = _features(name, kind, tensorflow_datasets)
+    layout, version = tfds.LAYOUTS[name], tensorflow_datasets.core.Version(kind.version)
+    config = tensorflow_datasets.core.BuilderConfig(name=layout.config, version=version)
 
     class Builder(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tensorflow_datasets.core.Version(kind.version)
+        VERSION = version
+        BUILDER_CONFIGS = [config] if layout.config else []
         url_infos = None  # nothing is downloaded; looking for its checksums needs more packages
 
         def _info(self) -> Any:
@@ -138,13 +147,13 @@ def _write_tfds(name: str, kind: _Kind, target: Path) -> None:
 
         def _split_generators(self, dl_manager: Any) -> Any:
             del dl_manager
-            return {s: self._generate_examples(i) for i, s in enumerate(tfds.LAYOUTS[name].splits)}
+            return {s: self._generate_examples(i) for i, s in enumerate(layout.splits)}
 
         def _generate_examples(self, part: int) -> Iterator[tuple[str, dict[str, Any]]]:
             for i, label, encoded in _images(kind, part):
                 yield f"{i:05d}", {"image": io.BytesIO(encoded), **more(i, label)}
 
-    Builder.name = name
+    Builder.name = layout.builder or name
     builder = Builder(data_dir=target, file_format="array_record")
     tensorflow_datasets.disable_progress_bar()
     try:
@@ -158,7 +167,7 @@ def _features(name: str, kind: _Kind, lib: Any) -> tuple[Any, Any]:
     """The features of the real data set, and (index, label) -> all values but the image."""
     f = lib.features
     declared = (*kind.size, kind.channels) if name != "imagenet2012" else (None, None, 3)
-    image = f.Image(shape=declared, encoding_format=kind.encoding)
+    image = f.Image(shape=declared, encoding_format=kind.encoding if kind.declares else None)
     if name == "celeb_a":
         # Two of each suffice: they are not read.
         landmarks, attributes = ("nose_x", "nose_y"), ("Smiling", "Young")

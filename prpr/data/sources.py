@@ -156,7 +156,8 @@ def load(
         samples in the plane, labelled by component, arm or square: "ring8", "grid25", "skewed",
         "two_moons", "spirals", "checkerboard", "pinwheel" (see `planar`). On
         disk: "imagenet2012", "celeb_a", "cifar10", "mnist", "fashion_mnist" as TFDS prepares
-        them, "folder" (FFHQ, ImageNet in class folders), "prepared" (scripts/prepare_data).
+        them, "imagenet32" and "imagenet64", which are its imagenet_resized/32x32 and /64x64,
+        "folder" (FFHQ, ImageNet in class folders), "prepared" (scripts/prepare_data).
         celeb_a is one class; its 178 × 218 pixels are cut to the centre 178 × 178.
         The mnists are padded with zeros to a resolution above 28.
       split: "train", "valid", "test", or several joined by "+", such as "train+valid".

@@ -23,10 +23,18 @@ class Layout(NamedTuple):
     Attributes:
       splits: its splits. imagenet2012 may hold a third, "test", which has no labels.
       pad: small images are padded with zeros, not enlarged, see `decode.Decoder`.
+      builder: what TFDS calls it, where that is not the name here.
+      config: of that builder; "" for one that has none.
     """
 
     splits: tuple[str, ...]
     pad: bool = False
+    builder: str = ""
+    config: str = ""
+
+    def place(self, name: str) -> Path:
+        """Its folder below a data_dir, which also is what `tfds build` takes."""
+        return Path(self.builder or name, self.config)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -35,16 +43,24 @@ LAYOUTS: dict[str, Layout] = {
     "cifar10": Layout(("train", "test")),
     "mnist": Layout(("train", "test"), pad=True),
     "fashion_mnist": Layout(("train", "test"), pad=True),
+    # Chrabaszcz, Loshchilov & Hutter 2017, arXiv:1707.08819; its labels are not imagenet2012's.
+    "imagenet32": Layout(("train", "validation"), builder="imagenet_resized", config="32x32"),
+    "imagenet64": Layout(("train", "validation"), builder="imagenet_resized", config="64x64"),
 }
+
+
+def _layout(name: str) -> Layout:
+    """Of LAYOUTS; scripts and evaluations may name others, by TFDS's own name."""
+    return LAYOUTS.get(name) or Layout(())
 
 
 class Copy:
     """A prepared copy of a TFDS data set.
 
     Args:
-      name: of LAYOUTS.
-      path: TFDS's data_dir, the data set's folder in it, or that of a version; "" is
-        $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      name: of LAYOUTS, or TFDS's own.
+      path: TFDS's data_dir, the data set's folder in it (or that of its config), or that of a
+        version; "" is $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
       DataError: no copy there, or one that TFDS cannot open.
@@ -52,7 +68,7 @@ class Copy:
 
     def __init__(self, name: str, path: str = ""):
         root = Path(path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-        self.name = name
+        self.name, layout = name, _layout(name)
         self.folder = _version(root, name)
         import tensorflow_datasets as tfds  # a second to import
 
@@ -65,10 +81,13 @@ class Copy:
                 f"{self.folder} is not a copy of {name!r} that TFDS {tfds.__version__} can open: "
                 f"{type(error).__name__}: {error}"
             ) from None
-        held = self._builder.info.name
-        if held != name:
+        info: Any = self._builder.info
+        held = Path(info.name, (info.config_name or "") if layout.config else "")
+        wanted = layout.place(name)
+        if held != wanted:
             raise errors.DataError(
-                f"{self.folder} holds {held!r}, not {name!r}: mend data.path or data.name"
+                f"{self.folder} holds {str(held)!r}, not {str(wanted)!r}: mend data.path or "
+                "data.name"
             )
 
     @property
@@ -111,7 +130,8 @@ class Copy:
         else:
             raise errors.DataError(
                 f"{self.folder} is of format {kind!r}, which is not read here: "
-                f"prepare it again with `tfds build {self.name} --file_format=array_record`"
+                f"prepare it again with `tfds build {_layout(self.name).place(self.name)} "
+                "--file_format=array_record`"
             )
         names = tuple(self._features["label"].names) if "label" in self._features else ("all",)
         return ExampleRecords(source, names, f"split {split!r} of {self.folder}")
@@ -171,7 +191,8 @@ class ExampleRecords:
 
 def _version(root: Path, name: str) -> Path:
     """The folder with dataset_info.json: `root`, or the newest version below it."""
-    for folder in (root, root / name):
+    place = _layout(name).place(name)
+    for folder in (root, root / place, root / place.name):
         if (folder / "dataset_info.json").is_file():
             return folder
         versions = [path.parent for path in folder.glob("*/dataset_info.json")]
@@ -183,8 +204,8 @@ def _version(root: Path, name: str) -> Path:
             f"no folder {root}: set data.path to a TFDS data_dir that holds {name!r}"
         )
     raise errors.DataError(
-        f"no copy of {name!r} in {root}: looked for {name}/<version>/dataset_info.json. "
-        f"Make one with `tfds build {name} --file_format=array_record`, or set data.path"
+        f"no copy of {name!r} in {root}: looked for {place}/<version>/dataset_info.json. "
+        f"Make one with `tfds build {place} --file_format=array_record`, or set data.path"
     )
 
 

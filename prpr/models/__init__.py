@@ -58,7 +58,18 @@ def _mlp(m: Any, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, n
     if m.dtype != "float32":
         raise ConfigError(f"config.model.dtype = {m.dtype!r}: model mlp has float32 only.")
     generator = small.Generator(shape[0], num_classes, m.dim_z, m.generator_ch, m.depth)
-    return generator, small.Critic(num_classes, m.critic_ch, m.depth, m.critic_spectral_norm)
+    return generator, _critic_of_points(m, num_classes, m.depth)
+
+
+def _critic_of_points(m: Any, num_classes: int, depth: int) -> nn.Module:
+    from prpr.models import small
+
+    if m.fourier and m.critic_spectral_norm:
+        raise ConfigError(
+            f"config.model.fourier = {m.fourier}: Fourier features have no Lipschitz bound, which "
+            "critic_spectral_norm is for; set one of the two to 0 (False)."
+        )
+    return small.Critic(num_classes, m.critic_ch, depth, m.critic_spectral_norm, m.fourier)
 
 
 def _flow(m: Any, shape: tuple[int, ...], num_classes: int, levels: int) -> nn.Module:
@@ -69,11 +80,9 @@ def _flow(m: Any, shape: tuple[int, ...], num_classes: int, levels: int) -> nn.M
 
 def _flow_critic(cfg: Any, shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """A flow's critic: that of mlp for points, BigGAN's for images."""
-    from prpr.models import small
-
     m = cfg.model
     if len(shape) == 1:
-        return small.Critic(num_classes, m.critic_ch, 2, m.critic_spectral_norm)
+        return _critic_of_points(m, num_classes, 2)
     return _biggan_critic(m, shape, num_classes, None)
 
 

@@ -1,6 +1,7 @@
 """Small fully connected models for points in the plane (and other vectors).
 
-Notation: z (N, dim_z), y (N,) int class (ignored where num_classes is 1), points (N, dim).
+Notation: z (N, dim_z), y (N,) int class (ignored where num_classes is 1), points (N, dim),
+          B (dim, width/2) frequencies in radians a unit
 They have the same call shapes as `prpr.models.biggan`.
 """
 
@@ -39,16 +40,28 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """points (N, dim), y (N,) -> (N,)."""
+    """points (N, dim), y (N,) -> (N,).
+
+    With `fourier` > 0 the points x are seen as x, sin Bx, cos Bx, where B starts as normal of
+    deviation `fourier` and is trained: layers on x alone are slow to learn a ratio that changes
+    over a small part of the plane (Tancik et al. 2020, arXiv:2006.10739, who fix B and leave x
+    itself out).
+    """
 
     num_classes: int = 1
     width: int = 64
     depth: int = 2
     spectral_norm: bool = False
+    fourier: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, y: Array, *, train: bool) -> Array:
         style = layers.Style(spectral_norm=self.spectral_norm)
+        if self.fourier:
+            normal = nn.initializers.normal(self.fourier)
+            b = self.param("frequencies", normal, (x.shape[-1], max(self.width // 2, 1)))
+            angle = x @ b
+            x = jnp.concatenate([x, jnp.sin(angle), jnp.cos(angle)], axis=-1)
         h = _with_class(x, y, self.num_classes)
         for i in range(self.depth):
             dense = layers.Dense(self.width, style=style, name=f"layer{i}")

@@ -50,6 +50,7 @@ class Memory:
       snapshot: the copy of the state that a checkpoint is written from; exact.
       activations: what an update adds to all that: activations, workspace, the batch, copies.
       capacity: of the device;  usable: what JAX gives a program there.
+      start: the frozen start of a density, where its route keeps it; exact.
     """
 
     generator: int
@@ -61,11 +62,12 @@ class Memory:
     activations: Range
     capacity: float
     usable: float
+    start: int = 0
 
     @property
     def total(self) -> Range:
         """Peak bytes of an update."""
-        state = self.generator + self.critic + self.average + self.optimiser
+        state = self.generator + self.critic + self.average + self.optimiser + self.start
         fixed = state + self.gradients + self.snapshot
         return Range(fixed, fixed, fixed) + self.activations
 
@@ -210,7 +212,8 @@ def _page(card: Card) -> list[str]:
         f"  memory a device  {_size(need.middle)} ({_size(need.low)} to {_size(need.high)}) of "
         f"{_size(m.usable)} usable, {_size(m.capacity)} in all: {_FITS[m.fits]}",
         f"    networks {_size(m.generator + m.critic)}, moving average {_size(m.average)}, "
-        f"optimiser {_size(m.optimiser)},",
+        + (f"frozen start {_size(m.start)}, " if m.start else "")
+        + f"optimiser {_size(m.optimiser)},",
         f"    gradients {_size(m.gradients)}, copy for a checkpoint {_size(m.snapshot)}, "
         f"activations {_size(m.activations.middle)}",
         f"  largest batch    {card.largest.micro} a pass on a device, "

@@ -13,6 +13,7 @@ An update's seconds on paper are a roofline over the kernels of its program
     high  Σ max(FLOPs / (u_low · peak), bytes_unfused / (s_low · bandwidth)) + kernels · launch_high
 
 with utilisations u and shares s of `prpr.planner.device_table`; the middle is their geometric mean.
+A loop that ends when it has converged makes one trip at the low end, and its bound at the high one.
 """
 
 import math
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prpr import config, parallel, train
-from prpr.planner import flops, footprint
+from prpr.planner import flops, footprint, programs
 from prpr.planner.card import ZERO, Largest, Memory, Range, between
 from prpr.planner.device_table import DISPATCH, Device
 from prpr.planner.phases import Phase, Work
@@ -50,10 +51,11 @@ def seconds(program: flops.Program, device: Device) -> Range:
             work = kernel.flops and kernel.flops / (
                 device.utilisation[at] * device.peak(kernel.dtype)
             )
-            spent += kernel.times * max(memory, work)
+            spent += kernel.times * (kernel.sure if fused else 1.0) * max(memory, work)
         ends.append(spent)
-    launches = sum(kernel.times for kernel in footprint.kernels(program))
-    low, high = (launches * each for each in device.launch)
+    found = footprint.kernels(program)
+    launches = (sum(k.times * k.sure for k in found), sum(k.times for k in found))
+    low, high = (count * each for count, each in zip(launches, device.launch, strict=True))
     return between(ends[0] + low + DISPATCH[0], ends[1] + high + DISPATCH[1])
 
 
@@ -63,15 +65,17 @@ def _reduce_gradients(params: Any, device: Device, devices: int) -> Range:
     return Range(0.0, 0.5 * bare, bare)
 
 
-def memory(traced: Traced, device: Device, *, snapshot: bool = True) -> Memory:
+def memory(traced: Traced, device: Device, *, snapshot: bool = True, critic: bool = True) -> Memory:
     """Bytes on one device.
 
     Args:
       traced: the programs.
       device: its memory.
       snapshot: whether checkpoints are written from a copy on the device (layout "data").
+      critic: whether there are critic updates.
     """
-    state, peaks, size = traced.state, traced.peaks, flops.tree_bytes
+    state, size = traced.state, flops.tree_bytes
+    peaks = (traced.peaks[0] if critic else 0, traced.peaks[1])
     nets = (state.critic.params, state.generator.params)
     gradients = size(nets[int(peaks[1] > peaks[0])])
     parts = (
@@ -81,10 +85,11 @@ def memory(traced: Traced, device: Device, *, snapshot: bool = True) -> Memory:
         size((state.critic_opt, state.generator_opt)),
         gradients,
     )
-    rest = max(0, max(peaks) - sum(parts))
-    copy = sum(parts[:4]) if snapshot else 0  # while the next updates run already
+    start = size(state.reference)
+    rest = max(0, max(peaks) - sum(parts) - start)
+    copy = sum(parts[:4]) + start if snapshot else 0  # while the next updates run already
     usable = device.usable * device.memory
-    return Memory(*parts, copy, WORKSPACE * rest, device.memory, usable)
+    return Memory(*parts, copy, WORKSPACE * rest, device.memory, usable, start)
 
 
 def largest(
@@ -137,7 +142,7 @@ class Timing(NamedTuple):
       updates: phase name -> (critic update, generator update) of one group of runs.
       data: a batch, as far as it is not hidden behind the updates.
       checkpoint: one, of one run, as far as it stops the run.
-      diagnosis: a held-out check.
+      diagnosis: phase name -> a held-out check of one group of runs.
       scoring: a row of the table;  preparing: what comes before the first (encoder, real row).
       generator, critic: one image through a network in evaluation.
       compilation: of all programs.
@@ -146,7 +151,7 @@ class Timing(NamedTuple):
     updates: Mapping[str, tuple[Range, Range]]
     data: Range
     checkpoint: Range
-    diagnosis: Range
+    diagnosis: Mapping[str, Range]
     scoring: Range
     preparing: Range
     generator: Range
@@ -203,29 +208,47 @@ def timing(
     items = min(256, shape.size)
     g, c = (seconds(program, device) * (1 / items) for program in passes(last, shape, items))
     sharing = devices if cfg.train.layout == parallel.DATA else 1
-    checked = min(cfg.train.diagnose_size, shape.held_out) / sharing
+    checks = _checks(todo, shape, device, sharing, traced)
     fake = (cfg.score.n_fake or shape.held_out) * cfg.score.repeats
     work = neighbours_flops(cfg, shape)
     row = between(work / HOST[1], work / HOST[0])
     written = flops.tree_bytes(last.state)
-    programs = 2 * len({id(p.cfg) for p in todo}) + 2
+    count = 2 * len({id(p.cfg) for p in todo}) + 2
     return Timing(
         updates=updates,
         data=ZERO,
         checkpoint=between(written / DISK[1], written / DISK[0]),
-        diagnosis=(g + c * 2.0) * checked,
+        diagnosis=checks,
         scoring=g * (fake / device.sharing) + row,  # the others rest meanwhile
         preparing=row,
         generator=g,
         critic=c,
-        compilation=between(COMPILE[0], COMPILE[1]) * programs,
+        compilation=between(COMPILE[0], COMPILE[1]) * count,
     )
+
+
+def _checks(
+    todo: Sequence[Phase], shape: Any, device: Device, sharing: int, traced: Mapping[str, Traced]
+) -> dict[str, Range]:
+    """Held-out checks, in pieces as large as those of training."""
+    found: dict[str, Range] = {}
+    known: dict[tuple[int, int], Range] = {}  # base and control may be one program
+    for phase in todo:
+        own, t = traced[phase.name], phase.cfg.train
+        size = min(t.diagnose_size, shape.held_out)
+        piece = max(1, min(t.batch // t.accumulate, size) // sharing)
+        if (id(own), piece) not in known:
+            check, arguments = programs.held_out_call(own, shape, piece)
+            known[id(own), piece] = seconds(flops.program(check, *arguments), device)
+        found[phase.name] = known[id(own), piece] * max(1, size // (piece * sharing))
+    return found
 
 
 def training(phase: Phase, times: Timing) -> Range:
     """Hours of one group of runs of a phase, its updates alone."""
     critic, generator = times.updates[phase.name]
-    one = (critic + times.data) * phase.critic_updates + generator * phase.cfg.train.steps
+    one = critic * phase.critic_updates + generator * phase.cfg.train.steps
+    one += times.data * phase.batches
     return one * (1 / 3600)
 
 
@@ -245,7 +268,7 @@ def hours(cfg: config.Config, work: Work, times: Timing, width: int) -> dict[str
             continue
         groups = math.ceil(phase.left / width)
         found[f"{phase.name} x {phase.left}"] = training(phase, times) * groups
-        checks += times.diagnosis * (groups * phase.events("diagnose_every"))
+        checks += times.diagnosis[phase.name] * (groups * phase.events("diagnose_every"))
         saves += times.checkpoint * (phase.left * phase.events("checkpoint_every"))
     found["held-out checks"] = checks * (1 / 3600)
     found["checkpoints"] = saves * (1 / 3600)

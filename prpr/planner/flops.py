@@ -7,6 +7,8 @@ Notation: a MAC is one multiplication and one addition, two FLOPs.
 
     dot_general             2 · (elements of the result) · (elements contracted in each)
     conv_general_dilated    2 · N · C_out · (C_in / groups) · Π_axes taps(axis)
+    triangular_solve        n² · m of n equations and m right sides, each matrix
+    lu                      2/3 · n³, each matrix
 
 `taps(axis)` counts the pairs (output position, kernel position) that meet an element of the
 input: taps on padding, and on the holes of a dilated input, are not counted, as in XLA's own
@@ -14,9 +16,11 @@ HLO cost analysis. With that rule both gradients of a convolution cost what the 
 costs, for every stride and padding, so a training pass is three times a forward pass.
 
 A program is flattened first: calls (jit, remat, custom derivatives, shard_map) are inlined, what
-nothing needs is dropped, a scan counts its body `length` times, a cond its dearest branch. A
-while loop has no known number of trips: `trips` says it, or it is an error. Below a shard_map or
-pmap the shapes, and so the counts, are those of one device.
+nothing needs is dropped, a scan counts its body `length` times, a cond its dearest branch, a
+linear solve the solver that it was given. A while loop that ends when it has converged, or after
+so many trips (its condition compares a counter with a number), counts that many and is marked as
+making one at least; of another the number of trips is not known: `trips` says it, or it is an
+error. Below a shard_map or pmap the shapes, and so the counts, are those of one device.
 """
 
 from collections import defaultdict
@@ -48,7 +52,7 @@ elementwise: reduce_precision rem round rsqrt select_n shift_left shift_right_ar
 elementwise: shift_right_logical sign sin sinh sqrt square sub tan tanh xor
 reduce: reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor reduce
 reduce: argmax argmin
-contract: dot_general conv_general_dilated
+contract: dot_general conv_general_dilated triangular_solve lu
 window: reduce_window reduce_window_sum reduce_window_max reduce_window_min
 window: select_and_scatter_add select_and_gather_add
 cumulative: cumsum cumprod cummax cummin cumlogsumexp
@@ -57,7 +61,9 @@ collective: reduce_scatter psum_scatter ppermute
 loop: scan while cond
 memory: gather scatter scatter-add scatter-mul scatter-min scatter-max sort top_k
 memory: dynamic_update_slice axis_index random_bits random_fold_in random_split random_seed
-memory: random_clone threefry2x32 rng_bit_generator rng_uniform
+memory: random_clone threefry2x32 rng_bit_generator rng_uniform platform_index
+memory: lu_pivots_to_permutation
+solve: custom_linear_solve
 """
 _KIND = {
     name: kind
@@ -77,7 +83,11 @@ class Op(NamedTuple):
       flops: of a contraction.
       elementwise: other arithmetic operations.
       body: of a loop or branch.
-      times: how often the body runs.
+      times: how often the body runs, at most.
+      sure: the part of these that are made surely: less than 1 where a loop ends when it has
+        converged.
+      written: bytes that it reads and writes where that is less than its inputs and outputs are:
+        a slice that is put in its place within a buffer.
     """
 
     name: str
@@ -89,6 +99,8 @@ class Op(NamedTuple):
     elementwise: float = 0.0
     body: "Program | None" = None
     times: float = 1.0
+    sure: float = 1.0
+    written: float | None = None
 
 
 class Program(NamedTuple):
@@ -139,10 +151,10 @@ def program(
     Args:
       fn: a traceable function.
       *shapes: its arguments: pytrees of arrays or `jax.ShapeDtypeStruct`s.
-      trips: how often every while loop's body runs.
+      trips: how often every while loop's body runs; None: its bound, where it has one.
 
     Raises:
-      PrprError: a while loop, and no `trips`.
+      PrprError: a while loop of unknown length, and no `trips`.
     """
     closed: Any = jax.make_jaxpr(fn)(*shapes)
     return _Flattener(trips).whole(closed.jaxpr)
@@ -157,8 +169,8 @@ def count(
     return cost(program(fn, *shapes, trips=trips))
 
 
-def cost(flat: Program) -> Cost:
-    """The cost of one run of a program."""
+def cost(flat: Program, *, once: bool = False) -> Cost:
+    """The cost of one run of a program; `once` counts a loop's body once, as XLA does."""
     contractions: defaultdict[str, float] = defaultdict(float)
     elementwise, uncounted = 0.0, flat.uncounted
     for op in flat.ops:
@@ -166,12 +178,21 @@ def cost(flat: Program) -> Cost:
         if op.kind == "contract":
             contractions[op.dtype] += op.flops
         if op.body is not None:
-            inner = cost(op.body)
+            inner, times = cost(op.body, once=once), 1.0 if once else op.times
             for dtype, flops in inner.contractions.items():
-                contractions[dtype] += flops * op.times
-            elementwise += inner.elementwise * op.times
+                contractions[dtype] += flops * times
+            elementwise += inner.elementwise * times
             uncounted |= inner.uncounted
     return Cost(dict(contractions), elementwise, uncounted)
+
+
+def open_loops(flat: Program) -> float:
+    """Most trips of a loop that may end earlier, when it has converged; 0 without one."""
+    most = 0.0
+    for op in flat.ops:
+        if op.body is not None:
+            most = max(most, op.times if op.sure < 1.0 else 0.0, open_loops(op.body))
+    return most
 
 
 def compiler_estimate(fn: Callable[..., Any], *shapes: Any) -> float | None:
@@ -241,6 +262,25 @@ def _dot_flops(eqn: Any) -> float:
     return 2.0 * _elements(eqn.outvars[0].aval) * float(inner)
 
 
+def _solve_flops(eqn: Any) -> float:
+    """n² · m for each matrix; the unknowns are the rows or the columns of the right side."""
+    matrix, right = (v.aval for v in eqn.invars)
+    return float(_elements(right)) * matrix.shape[-1]
+
+
+def _lu_flops(eqn: Any) -> float:
+    (matrix,) = (v.aval for v in eqn.invars)
+    return 2.0 / 3.0 * _elements(matrix) * min(matrix.shape[-2:])
+
+
+_CONTRACT = {
+    "dot_general": _dot_flops,
+    "conv_general_dilated": _conv_flops,
+    "triangular_solve": _solve_flops,
+    "lu": _lu_flops,
+}
+
+
 def _dtype(eqn: Any) -> str:
     if any(v.aval.dtype.itemsize < 4 for v in eqn.invars):
         return "bfloat16"
@@ -252,6 +292,31 @@ def _dtype(eqn: Any) -> str:
 
 def _inner(value: Any) -> Any:
     return value.jaxpr if hasattr(value, "jaxpr") else value
+
+
+def _bound(condition: Any) -> float | None:
+    """Most trips of a while loop that also stops at a number of them, counted from 0 or 1."""
+    known = {}  # numbers that were only given a shape
+    for eqn in condition.eqns:
+        name = eqn.primitive.name
+        if name in ("broadcast_in_dim", "convert_element_type", "reshape"):
+            (source,) = eqn.invars
+            known[eqn.outvars[0]] = source.val if hasattr(source, "val") else known.get(source)
+        elif name in ("lt", "le"):
+            counter, limit = eqn.invars
+            value = limit.val if hasattr(limit, "val") else known.get(limit)
+            whole = jnp.issubdtype(counter.aval.dtype, jnp.integer)
+            if whole and value is not None and np.ndim(value) == 0:
+                return float(value)
+    return None
+
+
+def _solver(eqn: Any, inputs: list[int]) -> tuple[Any, list[int]]:
+    """The solver of a linear solve, and which inputs it takes: its constants, the right sides."""
+    lengths, jaxprs = eqn.params["const_lengths"], eqn.params["jaxprs"]
+    first = lengths.matvec + lengths.vecmat
+    right = first + lengths.solve + lengths.transpose_solve
+    return _inner(jaxprs.solve), inputs[first : first + lengths.solve] + inputs[right:]
 
 
 class _Flattener:
@@ -302,6 +367,12 @@ class _Flattener:
                 for var in body.constvars:
                     self._new(var, own)
                 env.update(zip(eqn.outvars, self._inline(body, own), strict=True))
+            elif kind == "solve":
+                body, given = _solver(eqn, inputs)
+                own = dict(zip(body.invars, given, strict=True))
+                for var in body.constvars:
+                    self._new(var, own)
+                env.update(zip(eqn.outvars, self._inline(body, own), strict=True))
             elif kind == "alias":
                 env.update(zip(eqn.outvars, inputs, strict=False))
             else:
@@ -315,11 +386,13 @@ class _Flattener:
             self._uncounted.add(name)
             return Op(name, "memory", inputs, outputs)
         if kind == "contract":
-            flops = _dot_flops(eqn) if name == "dot_general" else _conv_flops(eqn)
-            return Op(name, kind, inputs, outputs, _dtype(eqn), flops)
+            return Op(name, kind, inputs, outputs, _dtype(eqn), _CONTRACT[name](eqn))
         if kind == "loop":
-            body, times = self._loop(eqn, name)
-            return Op(name, kind, inputs, outputs, body=body, times=times)
+            body, times, sure = self._loop(eqn, name)
+            return Op(name, kind, inputs, outputs, body=body, times=times, sure=sure)
+        if name == "dynamic_update_slice":
+            part = 2.0 * nbytes(eqn.invars[1].aval)
+            return Op(name, kind, inputs, outputs, written=part)
         made = float(sum(_elements(v.aval) for v in eqn.outvars))
         if kind == "reduce":
             taken = float(sum(_elements(v.aval) for v in eqn.invars))
@@ -331,20 +404,22 @@ class _Flattener:
             kind = "memory"
         return Op(name, kind, inputs, outputs, elementwise=counted)
 
-    def _loop(self, eqn: Any, name: str) -> tuple[Program, float]:
-        """The body of a scan, a while loop or the dearest branch, and how often it runs."""
+    def _loop(self, eqn: Any, name: str) -> tuple[Program, float, float]:
+        """The body of a scan, a while loop or the dearest branch; how often it runs, surely."""
         p = eqn.params
         if name == "scan":
-            return _Flattener(self.trips).whole(_inner(p["jaxpr"])), float(p["length"])
+            return _Flattener(self.trips).whole(_inner(p["jaxpr"])), float(p["length"]), 1.0
         if name == "while":
-            if self.trips is None:
+            bound = _bound(_inner(p["cond_jaxpr"])) if self.trips is None else float(self.trips)
+            if bound is None:
                 raise PrprError(
                     "a while loop's number of trips is not known before it runs, so its cost "
                     "cannot be counted: use lax.scan or fori_loop with fixed bounds, or give trips."
                 )
-            return _Flattener(self.trips).whole(_inner(p["body_jaxpr"])), float(self.trips)
+            sure = 1.0 if self.trips is not None else 1.0 / max(bound, 1.0)
+            return _Flattener(self.trips).whole(_inner(p["body_jaxpr"])), bound, sure
         branches = [_Flattener(self.trips).whole(_inner(b)) for b in p["branches"]]
-        return max(branches, key=lambda b: (cost(b).flops, cost(b).elementwise)), 1.0
+        return max(branches, key=lambda b: (cost(b).flops, cost(b).elementwise)), 1.0, 1.0
 
 
 def _needed(ops: Sequence[Op], outputs: Iterable[int]) -> list[Op]:

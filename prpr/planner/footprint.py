@@ -25,13 +25,14 @@ class Kernel(NamedTuple):
     Attributes:
       dtype, flops: of a contraction, as in `flops.Op`.
       bytes: read and written.
-      times: how often it runs.
+      times, sure: how often it runs, and the part of these that are made surely.
     """
 
     dtype: str
     flops: float
     bytes: float
     times: float = 1.0
+    sure: float = 1.0
 
 
 class _Plan(NamedTuple):
@@ -73,9 +74,13 @@ def kernels(flat: Program, *, fused: bool = True) -> list[Kernel]:
     plan, found = _buffers(flat, fused), []
     for op, read, written in zip(flat.ops, plan.reads, plan.writes, strict=True):
         if op.body is not None:
-            found += [k._replace(times=k.times * op.times) for k in kernels(op.body, fused=fused)]
+            found += [
+                k._replace(times=k.times * op.times, sure=k.sure * op.sure)
+                for k in kernels(op.body, fused=fused)
+            ]
         elif written:
             moved = sum(flat.size[n] for n in read) + sum(flat.size[n] for n in written)
+            moved = moved if op.written is None else op.written
             found.append(Kernel(op.dtype, op.flops, moved))
     return found
 

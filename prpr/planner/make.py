@@ -58,7 +58,7 @@ def make(
     items = {phase.name: build.share(phase.cfg, share) for phase in todo}
     traced = {phase.name: tracer(phase, items[phase.name]) for phase in todo}
     last = todo[-1]
-    memory, most, warnings = _memory(cfg, todo, tracer, row, devices, items)
+    memory, largest, warnings = _memory(cfg, todo, tracer, row, devices, items)
     warnings = work.warnings + warnings
     if not together and devices > jobs:
         warnings.append(
@@ -75,6 +75,17 @@ def make(
         times = estimate.timing(cfg, todo, tracer.shape, row, devices, traced)
         notes = _paper(row)
     notes = [tracer.shape.note] * bool(tracer.shape.note) + work.notes + notes
+    most = max(flops.open_loops(p) for t in traced.values() for p in (t.critic, t.generator))
+    if most and want.probe:
+        warnings.append(
+            f"loops that end when they have converged, after {most:g} trips at most, take more in "
+            "a trained network than in the random one that was timed"
+        )
+    elif most:
+        notes.append(
+            "a loop that ends when it has converged makes one trip at the low end and all that it "
+            f"may, up to {most:g}, at the high one and in the count of the arithmetic"
+        )
     width = 1 if together else devices
     fixed = {
         "name": cfg.name,
@@ -88,7 +99,7 @@ def make(
         "accumulate": cfg.train.accumulate,
         "dtype": cfg.model.dtype,
         "memory": memory,
-        "largest": most,
+        "largest": largest,
         "price": price,
         "assumptions": notes,
         "warnings": warnings,
@@ -116,7 +127,8 @@ def _memory(
     snapshot = cfg.train.layout == parallel.DATA
 
     def at(phase: phases.Phase, of: int) -> card.Memory:
-        return estimate.memory(tracer(phase, of), row, snapshot=snapshot)
+        critic = phase.critic_updates > 0
+        return estimate.memory(tracer(phase, of), row, snapshot=snapshot, critic=critic)
 
     last = todo[-1]
     needs = [(at(phase, items[phase.name]), items[phase.name]) for phase in todo]
@@ -156,13 +168,12 @@ def _card(
     last = work.todo[-1]
     critic, generator = times.updates[last.name]
     step = tradeoff.step(last, times)
-    spent = estimate.hours(cfg, work, times, width)
-    counted = {
-        "critic update": flops.cost(traced.critic).flops * share,
-        "generator update": flops.cost(traced.generator).flops * share,
-    }
-    steps = last.cfg.critic.steps
-    counted["step"] = counted["critic update"] * steps + counted["generator update"]
+    spent, reads = estimate.hours(cfg, work, times, width), traced.system.reads
+    steps, counted = build.critic_steps(last.cfg), {}
+    if last.critic_updates:
+        counted["critic update"] = flops.cost(traced.critic).flops * share
+    counted["generator update"] = flops.cost(traced.generator).flops * share
+    counted["step"] = counted.get("critic update", 0.0) * steps + counted["generator update"]
     nets = {"generator": traced.state.generator, "critic": traced.state.critic}
     bought = None
     if want.budget is not None:
@@ -176,7 +187,7 @@ def _card(
         },
         flops=counted,
         seconds={
-            "critic update": critic,
+            **({"critic update": critic} if last.critic_updates else {}),
             "generator update": generator,
             "step": step,
             "checkpoint": times.checkpoint,
@@ -184,7 +195,7 @@ def _card(
         },
         hours=spent,
         compile_seconds=times.compilation,
-        images_per_second=last.cfg.train.batch * last.cfg.critic.steps * width / step.middle,
+        images_per_second=last.cfg.train.batch * reads * width / step.middle,
         budget=bought,
         sampling={"generator": times.generator, "critic": times.critic},
         rejection=tradeoff.rejection(last, times, share, want.workdir),

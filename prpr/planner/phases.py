@@ -47,6 +47,11 @@ class Phase(NamedTuple):
         critic = build.critic_steps(self.cfg)
         return warmup * (critic + build.reads_data(self.cfg)) + steps * critic
 
+    @property
+    def batches(self) -> int:
+        """Of data, that one run reads."""
+        return self.critic_updates + build.reads_data(self.cfg) * self.cfg.train.steps
+
     def events(self, every: str) -> int:
         """How often one run reaches an interval of config.train, its end included."""
         total = self.cfg.train.warmup + self.cfg.train.steps

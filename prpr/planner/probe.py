@@ -76,6 +76,9 @@ class _Runs:
             lambda state, batch: train.critic_update(self.system, state, batch), donate=True
         )
         self._generator = self.fleet.map(build.generator_step(self.system, items), donate=True)
+        self._held_out = self.fleet.map(
+            lambda state, batch: train.held_out(self.system, state, batch)
+        )
 
     def stream(self) -> data.Loader:
         """The batches of all runs on the devices, prepared as a run prepares them."""
@@ -94,6 +97,16 @@ class _Runs:
         self.state, scalars = self._generator(self.state, *batch)
         return scalars
 
+    def check(self) -> Range:
+        """A held-out check of every run, piece by piece as the trainer makes it."""
+        valid, share = self._parts.valid, self.fleet.share
+        size = min(self._cfg.train.diagnose_size, valid.size)
+        items = build.share(self._cfg, share) // self.system.accumulate
+        piece = min(items * share, size // share * share)
+        batch = {**valid.read(build.spread(valid.size, piece)), "index": np.int32(0)}
+        placed = self.fleet.batch([batch] * self.fleet.width)
+        return bursts(lambda: self._held_out(self.state, placed), 3, 0.2) * (size // piece)
+
 
 def timing(cfg: config.Config, todo: Sequence[Phase], devices: int) -> tuple[Timing, list[str]]:
     """Measured seconds of every part, and what was done to get them.
@@ -106,32 +119,38 @@ def timing(cfg: config.Config, todo: Sequence[Phase], devices: int) -> tuple[Tim
     """
     parts = build.check(cfg, devices)
     updates: dict[str, tuple[Range, Range]] = {}
+    checks: dict[str, Range] = {}
     compiled, timed = 0.0, {}
     last: _Runs | None = None
     for phase in todo:
         program = (phase.name == "λ", phase.cfg.train.batch)
         if program in timed:
-            updates[phase.name] = timed[program]
+            updates[phase.name], checks[phase.name] = timed[program]
             continue
         last = _Runs(phase.cfg, parts, devices)
         with last.stream() as loader:
             start = time.perf_counter()
-            jax.block_until_ready((last.critic(loader), last.generator(loader)))
+            if phase.critic_updates:
+                jax.block_until_ready(last.critic(loader))
+            jax.block_until_ready(last.generator(loader))
             compiled += time.perf_counter() - start
-            critic = bursts(lambda runs=last, loader=loader: runs.critic(loader))
+            critic = ZERO
+            if phase.critic_updates:
+                critic = bursts(lambda runs=last, loader=loader: runs.critic(loader))
             generator = bursts(lambda runs=last, loader=loader: runs.generator(loader))
-        updates[phase.name] = timed[program] = (critic, generator)
+        timed[program] = (critic, generator), last.check()
+        updates[phase.name], checks[phase.name] = timed[program]
     assert last is not None
     alone = _batch_alone(cfg, parts)
     with tempfile.TemporaryDirectory(prefix="prpr-probe-") as folder:
         saved = _checkpoint(last, Path(folder) / "checkpoints")
         fit, row, generator, critic_pass = _scoring(cfg, parts, last, Path(folder))
-    checked = min(cfg.train.diagnose_size, parts.valid.size) / last.fleet.share
-    programs = 2 * len({id(pair) for pair in updates.values()})
+    programs = sum(1 + (pair[0] is not ZERO) for pair, _ in timed.values())
     notes = [
         f"measured: {BURSTS} bursts of {BURST_SECONDS:g} s of each update, on random networks; "
         f"ranges are the fastest and slowest burst, widened by {MARGIN:.0%}",
-        f"critic updates were timed with their data; a batch alone takes {alone * 1e3:.3g} ms",
+        "updates were timed with the data that they read; a batch alone takes "
+        f"{alone * 1e3:.3g} ms",
         f"compilation of {programs} programs took {compiled:.3g} s, less where JAX had cached them",
     ]
     return (
@@ -139,7 +158,7 @@ def timing(cfg: config.Config, todo: Sequence[Phase], devices: int) -> tuple[Tim
             updates=updates,
             data=ZERO,
             checkpoint=saved,
-            diagnosis=(generator + critic_pass * 2.0) * checked,
+            diagnosis=checks,
             scoring=row,
             preparing=fit,
             generator=generator,

@@ -36,6 +36,16 @@ def _critic_call(
     return lambda s, b: train.critic_update(system, s, b), (state, batch)
 
 
+def held_out_call(
+    traced: Traced, shape: Any, items: int
+) -> tuple[Callable[..., Any], tuple[Any, Any]]:
+    """A held-out check of so many items as a function, and the shapes of its arguments."""
+    system = traced.system
+    _, (state, batch) = _critic_call(system, traced.state, shape, items)
+    batch = {name: batch[name] for name in ("image", "label", "index")}
+    return lambda s, b: train.held_out(system, s, b), (state, batch)
+
+
 def trace(cfg: config.Config, shape: Any, items: int) -> Traced:
     """Traces both updates for `items` of one device; nothing is compiled or run."""
     system = build.system(cfg, shape)
@@ -57,16 +67,21 @@ def trace(cfg: config.Config, shape: Any, items: int) -> Traced:
 
 
 def disagreement(phase: Phase, shape: Any, items: int, traced: Traced) -> str:
-    """A warning where XLA's own count of the critic update is more than a quarter off, else ""."""
+    """A warning where XLA's own count of the critic update is more than a quarter off, else "".
+
+    XLA counts a loop's body once, so that is what is compared.
+    """
+    if not phase.critic_updates:
+        return ""
     update, arguments = _critic_call(build.system(phase.cfg, shape), traced.state, shape, items)
     theirs = flops.compiler_estimate(update, *arguments)
-    found = flops.cost(traced.critic)
+    found = flops.cost(traced.critic, once=True)
     ours = found.flops + found.elementwise
     if theirs is None or abs(theirs - ours) <= 0.25 * ours:
         return ""
     return (
-        f"XLA counts {theirs:.3g} operations in a critic update and this planner {ours:.3g}; XLA's "
-        "count is known to miss library calls and the turns of loops"
+        f"XLA counts {theirs:.3g} operations in a critic update and this planner {ours:.3g} "
+        "(a loop's body once); XLA's count is known to miss library calls"
     )
 
 

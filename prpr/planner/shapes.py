@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prpr import build, config
+from prpr.data import tfds
 from prpr.errors import ConfigError
 
 
@@ -37,6 +38,8 @@ KNOWN: dict[str, tuple[int, int, int, int, int]] = {
     "celeb_a": (178, 3, 1, 162_770, 19_962),
     "mnist": (28, 1, 10, 54_000, 10_000),
     "fashion_mnist": (28, 1, 10, 54_000, 10_000),
+    "imagenet32": (32, 3, 1000, 1_271_167, 50_000),
+    "imagenet64": (64, 3, 1000, 1_271_167, 50_000),
     "folder": (0, 3, 1, 70_000, 10_000),  # FFHQ
     "prepared": (0, 3, 0, 70_000, 10_000),
 }
@@ -88,4 +91,5 @@ def _here(cfg: config.Config) -> bool:
     if name in ("folder", "prepared"):
         return False
     root = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    return (root / name).exists() or root.name == name
+    place = tfds.LAYOUTS[name].place(name)
+    return (root / place).exists() or root.name == place.name

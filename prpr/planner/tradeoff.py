@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from prpr import config, record
+from prpr import build, config, record
 from prpr.errors import DataError
 from prpr.planner.card import Budget, Range, Rejection, total
 from prpr.planner.estimate import Timing, training
@@ -28,7 +28,8 @@ ACCEPTANCES = (0.5, 0.2, 0.1)  # examples, where nothing is recorded
 def step(phase: Phase, times: Timing) -> Range:
     """Seconds of a generator update with its critic updates, of one group of runs."""
     critic, generator = times.updates[phase.name]
-    return (critic + times.data) * phase.cfg.critic.steps + generator
+    steps = build.critic_steps(phase.cfg)
+    return critic * steps + generator + times.data * (steps + build.reads_data(phase.cfg))
 
 
 def break_even(
@@ -93,7 +94,7 @@ def budget(
     groups = last.jobs / configured / width  # of one λ: its seeds, side by side with others
     scores = times.scoring * (len(cfg.seeds) / 3600)
     saves = times.checkpoint * (len(cfg.seeds) * last.events("checkpoint_every") / 3600)
-    checks = times.diagnosis * (groups * last.events("diagnose_every") / 3600)
+    checks = times.diagnosis[last.name] * (groups * last.events("diagnose_every") / 3600)
     own = training(last, times) * (math.ceil(jobs / width) / wanted)
     each = own + scores + saves + checks
     everything = total(spent.values())
@@ -113,7 +114,7 @@ def budget(
 
 
 def rejection(last: Phase, times: Timing, sharing: int, workdir: str | None) -> list[Rejection]:
-    """Rows of acceptances against fine-tuning one λ; none for a command without λ.
+    """Rows of acceptances against fine-tuning one λ; none without λ, or where no critic is fitted.
 
     Args:
       last: the λ runs.
@@ -121,10 +122,11 @@ def rejection(last: Phase, times: Timing, sharing: int, workdir: str | None) -> 
       sharing: devices that share a batch; 1 where a run has a device of its own.
       workdir: of earlier runs, whose acceptances are used.
     """
-    if last.name != "λ":
+    steps = build.critic_steps(last.cfg)
+    if last.name != "λ" or not steps:
         return []
     critic, _ = times.updates[last.name]
-    warm = last.cfg.train.warmup * last.cfg.critic.steps
+    warm = last.cfg.train.warmup * (steps + build.reads_data(last.cfg))
     fit = critic * (warm * sharing)
     tune = fit + step(last, times) * (last.cfg.train.steps * sharing)
     found = acceptances(workdir) if workdir else {}

@@ -47,6 +47,10 @@ class Chain(Bijector):
 
     maps: Sequence[Bijector]
 
+    def __post_init__(self) -> None:
+        self.maps = tuple(self.maps)  # of which there is a hash, as jit's static arguments need
+        super().__post_init__()
+
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
         changed = [one.latent_shape for one in self.maps]

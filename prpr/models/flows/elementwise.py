@@ -10,9 +10,11 @@ and 29 for its inverse.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prpr.errors import ConfigError
 from prpr.models.flows.bijector import Array, Bijector, Mapped, sum_items
@@ -39,44 +41,65 @@ def affine_inverse(y: Array, shift: Array, log_scale: Array) -> Mapped:
 # ---- splines --------------------------------------------------------------------------
 
 
-def _knots(raw: Array, bound: float) -> Array:
-    """(..., K) unconstrained -> (..., K + 1) increasing, from −bound to bound."""
-    bins = raw.shape[-1]
-    parts = MIN_BIN + (1.0 - MIN_BIN * bins) * jax.nn.softmax(raw, axis=-1)
-    inner = bound * (2.0 * jnp.cumsum(parts, axis=-1)[..., :-1] - 1.0)
-    end = jnp.full((*raw.shape[:-1], 1), bound, raw.dtype)
-    return jnp.concatenate([-end, inner, end], axis=-1)
+def _shares(raw: Array) -> Array:
+    """(..., K) unconstrained -> (..., K) widths or heights as parts of the whole."""
+    return MIN_BIN + (1.0 - MIN_BIN * raw.shape[-1]) * jax.nn.softmax(raw, axis=-1)
 
 
-def _bin(
-    at: Array, by: Array, xs: Array, ys: Array, slopes: Array
-) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """The bin that holds `at` among the knots `by`: x, width, y, height, slopes at both ends."""
-    index = (at[..., None] >= by[..., 1:-1]).sum(axis=-1)
-    # A sum over a mask, not a gather: its gradient is no scatter.
-    here = jax.nn.one_hot(index, by.shape[-1] - 1, dtype=jnp.bool_)
+class _Bin(NamedTuple):
+    """Where a bin begins, its sizes, and the slopes at its two ends; all (...)."""
 
-    def pick(values: Array) -> Array:
-        return jnp.where(here, values, 0.0).sum(axis=-1)
+    x: Array
+    width: Array
+    y: Array
+    height: Array
+    first: Array
+    last: Array
 
-    return (
-        pick(xs[..., :-1]),
-        pick(jnp.diff(xs)),
-        pick(ys[..., :-1]),
-        pick(jnp.diff(ys)),
-        pick(slopes[..., :-1]),
-        pick(slopes[..., 1:]),
+
+def _bin(at: Array, along: Array, bound: float, raw: tuple[Array, Array, Array]) -> _Bin:
+    """The bin that holds `at` on the axis whose bins' shares are `along`.
+
+    Args:
+      at: (...) in [−B, B].
+      along: (..., K), of the widths or of the heights.
+      bound: B.
+      raw: widths, heights (..., K) as shares; slopes (..., K − 1), unconstrained.
+    """
+    widths, heights, slopes = raw
+    bins = along.shape[-1]
+    # Sums up to each inner knot. They only say which bin it is, so no gradient goes through them;
+    # a product, since a cumulative sum takes XLA four times as long on a CPU.
+    upto = jnp.asarray(np.triu(np.ones((bins, bins - 1))), along.dtype)
+    below = jax.lax.stop_gradient(jnp.matmul(along, upto, precision=jax.lax.Precision.HIGHEST))
+    index = (at[..., None] >= bound * (2.0 * below - 1.0)).sum(axis=-1)[..., None]
+    place = jax.lax.broadcasted_iota(index.dtype, along.shape, along.ndim - 1)
+    here, before = place == index, place < index
+
+    # Sums over masks, not gathers: their gradient is no scatter.
+    def total(mask: Array, values: Array) -> Array:
+        return jnp.where(mask, values, 0.0).sum(axis=-1)
+
+    def slope(mask: Array) -> Array:
+        # At ±B no entry is picked, and the slope is exp(0) = 1.
+        return jnp.exp(bounded(total(mask, slopes), MAX_LOG_SLOPE))
+
+    return _Bin(
+        bound * (2.0 * total(before, widths) - 1.0),
+        2.0 * bound * total(here, widths),
+        bound * (2.0 * total(before, heights) - 1.0),
+        2.0 * bound * total(here, heights),
+        slope(here[..., 1:]),
+        slope(here[..., :-1]),
     )
 
 
-def _spline(
-    widths: Array, heights: Array, slopes: Array, bound: float
-) -> tuple[Array, Array, Array]:
-    """Knots (..., K + 1) in x and in y, and the slopes there, which are 1 at both ends."""
-    inner = jnp.exp(bounded(slopes, MAX_LOG_SLOPE))
-    one = jnp.ones((*widths.shape[:-1], 1), widths.dtype)
-    ends = jnp.concatenate([one, inner, one], axis=-1)
-    return _knots(widths, bound), _knots(heights, bound), ends
+def _within(part: Array) -> Array:
+    """To [0, 1], with slope 1 at both ends.
+
+    Rounding may lead out of the bin, where the slope of this bin's curve need not be positive.
+    """
+    return jnp.where(part < 0.0, 0.0, jnp.where(part > 1.0, 1.0, part))
 
 
 def _log_slope(part: Array, steep: Array, first: Array, last: Array) -> Array:
@@ -108,12 +131,12 @@ def rational_quadratic(
     Returns:
       y (...), log dy/dx (...).
     """
-    xs, ys, ends = _spline(widths, heights, slopes, bound)
+    widths, heights = _shares(widths), _shares(heights)
     inside = jnp.abs(x) < bound
     # Clipped, so that what is not taken outside is finite, and its gradient too.
     held = jnp.clip(x, -bound, bound)
-    x0, width, y0, height, first, last = _bin(held, xs, xs, ys, ends)
-    part, steep = (held - x0) / width, height / width
+    x0, width, y0, height, first, last = _bin(held, widths, bound, (widths, heights, slopes))
+    part, steep = _within((held - x0) / width), height / width
     rest = part * (1.0 - part)
     below = steep + (first + last - 2.0 * steep) * rest
     y = y0 + height * (steep * part**2 + first * rest) / below
@@ -126,20 +149,22 @@ def rational_quadratic_inverse(
 ) -> Mapped:
     """The inverse of `rational_quadratic` and its log dx/dy; arguments as there.
 
-    ξ solves aξ² + bξ + c = 0; of the formulas of the root the one is taken that does not cancel,
-    ξ = 2c / (−b − √(b² − 4ac)) (equation 29).
+    ξ solves aξ² + bξ + c = 0 with a + b > 0 >= c (equation 29). Of the two formulas of its root
+    the one is taken whose sum does not cancel,
+
+        ξ = −2c / (b + √(b² − 4ac)) if b >= 0,   ξ = (−b + √(b² − 4ac)) / 2a if b < 0 < a
     """
-    xs, ys, ends = _spline(widths, heights, slopes, bound)
+    widths, heights = _shares(widths), _shares(heights)
     inside = jnp.abs(y) < bound
     held = jnp.clip(y, -bound, bound)
-    x0, width, y0, height, first, last = _bin(held, ys, xs, ys, ends)
+    x0, width, y0, height, first, last = _bin(held, heights, bound, (widths, heights, slopes))
     steep, up = height / width, held - y0
     bend = up * (first + last - 2.0 * steep)
     a, b, c = height * (steep - first) + bend, height * first - bend, -steep * up
     # Positive but for rounding, since the map is strictly monotone.
     square = jnp.maximum(b**2 - 4.0 * a * c, float(jnp.finfo(y.dtype).tiny))
-    # Rounding may lead out of the bin, where the slope of this bin's curve need not be positive.
-    part = jnp.clip(2.0 * c / (-b - jnp.sqrt(square)), 0.0, 1.0)
+    both = jnp.abs(b) + jnp.sqrt(square)
+    part = _within(jnp.where(b >= 0.0, -2.0 * c, both) / jnp.where(b >= 0.0, both, 2.0 * a))
     log_slope = _log_slope(part, steep, first, last)
     return jnp.where(inside, x0 + width * part, y), jnp.where(inside, -log_slope, 0.0)
 

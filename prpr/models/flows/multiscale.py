@@ -116,6 +116,7 @@ class Multiscale(Bijector):
     scales: Sequence[Bijector]
 
     def __post_init__(self) -> None:
+        self.scales = tuple(self.scales)  # see `Chain`
         if len(self.shape) != 3 or not self.scales:
             raise ConfigError(
                 f"Multiscale: shape = {tuple(self.shape)} must be (H, W, C), and there must be a "

@@ -15,11 +15,12 @@ log det (I + J), which is positive:
 The power series is summed for each item until what is left is known to be below 1e-5 |v|², since
 |vᵀ Jʲ v| ≤ |v| |(Jᵀ)ᵏ v| L^{j−k} for j > k. So it needs no Russian roulette, whose purpose is to
 stop at random without bias. What is left is the variance of a probe, 2 Σ_{i≠j} S_ij² with S the
-symmetric part of log(I + J), divided by the number of probes. With the stream "probes" among
-`apply`'s rngs, probes are drawn anew for each item and the estimate has no bias; without it they
-are the same ones always, log_det is a deterministic function, and its error at one x does not
-average out: evaluate so, or with a larger `exact_dim`, but train with the stream, as a network
-could learn to please fixed probes.
+symmetric part of log(I + J), divided by the number of probes. Where the collection "probes" holds
+random words of each item (`drawn_for`; a training step fills it from the item's own noise), its
+probes are drawn by them and the estimate has no bias; with the number that it holds at first all
+items have the same probes always, log_det is a deterministic function, and its error at one x does
+not average out: evaluate so, or with a larger `exact_dim`, but train with words, as a network could
+learn to please fixed probes.
 
 The gradient is that of log |det| itself, ∂ log det (I + J) = tr((I + J)⁻¹ ∂J), estimated with the
 same probes as wᵀ ∂J v, w = (I + Jᵀ)⁻¹ v, again by a series up to a known rest: without bias where
@@ -30,6 +31,7 @@ this gradient, the unbiased log-density).
 """
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +149,41 @@ def estimated_log_det(g: Callable[[Array], Array], x: Array, v: Array, lipschitz
     return value + slope - jax.lax.stop_gradient(slope)
 
 
+# ---- probes ---------------------------------------------------------------------------
+
+
+def drawn_for(variables: Any, noise: Array) -> Any:
+    """A model's variables, in which each item has the random words that its probes are drawn by.
+
+    They are of the item, not of its place in a batch: so a batch may be cut.
+
+    Args:
+      variables: of any model; those without probes come back as they are.
+      noise: (N, ...) float32 random numbers of the items, of which the first and the last are read.
+    """
+    if "probes" not in variables:
+        return variables
+    flat = noise.reshape(noise.shape[0], -1)
+    words = jax.lax.bitcast_convert_type(jnp.stack([flat[:, 0], flat[:, -1]], axis=1), jnp.uint32)
+    return {**variables, "probes": jax.tree.map(lambda _: words, variables["probes"])}
+
+
+def _rademacher(words: Array | None, layer: str, count: int, x: Array) -> Array:
+    """±1, (count, N, ...), of each item by its words (N, 2); else (count, 1, ...), the same always.
+
+    `layer` tells those of one layer from another's.
+    """
+    if words is None:
+        return jax.random.rademacher(jax.random.key(0), (count, 1, *x.shape[1:]), x.dtype)
+    own = jax.random.key(zlib.crc32(layer.encode()))
+
+    def one(pair: Array) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(own, pair[0]), pair[1])
+        return jax.random.rademacher(key, (count, *x.shape[1:]), x.dtype)
+
+    return jax.vmap(one, out_axes=1)(words)
+
+
 # ---- the map --------------------------------------------------------------------------
 
 
@@ -187,9 +224,16 @@ class Residual(Bijector):
                 raise ConfigError(f"Residual: {key} = {getattr(self, key)!r} must be at least 1.")
         super().__post_init__()
 
+    @property
+    def _exact(self) -> bool:
+        """Whether log |det| is taken from the matrix."""
+        return math.prod(self.shape) <= self.exact_dim
+
     @nn.compact
     def _network(self, context: Array | None) -> Callable[[Array], Array]:
         """g, as a pure function that closes over its scaled kernels."""
+        if self.is_initializing() and not self._exact:  # a number, where words are to be
+            self.variable("probes", "words", lambda: jnp.zeros((), jnp.float32))
         image = len(self.shape) == 3
         c = self.shape[-1]
         sizes = [c, *[self.width] * self.depth, c]
@@ -226,12 +270,11 @@ class Residual(Bijector):
         return g
 
     def _log_det(self, g: Callable[[Array], Array], x: Array) -> Array:
-        if math.prod(self.shape) <= self.exact_dim:
+        if self._exact:
             return exact_log_det(g, x).astype(jnp.float32)
-        drawn = self.has_rng("probes")
-        key = self.make_rng("probes") if drawn else jax.random.key(0)
-        size = (self.probes, x.shape[0] if drawn else 1, *self.shape)
-        probes = jax.random.rademacher(key, size, x.dtype)
+        words = self.get_variable("probes", "words", None)
+        words = None if words is None or words.ndim == 0 else words
+        probes = _rademacher(words, "/".join(self.path), self.probes, x)
 
         def one(v: Array) -> Array:
             return estimated_log_det(g, x, jnp.broadcast_to(v, x.shape), self.lipschitz)

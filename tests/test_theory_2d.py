@@ -1,0 +1,240 @@
+"""The theory's checks in the plane: known cases of what they compute, and all of them in small."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prpr import config, divergences, train
+from prpr.errors import ConfigError
+from prpr.planar import checks
+from prpr.planar.checks import bound, grids, implied, runs, tau
+from prpr.planar.checks.centres import centre, pr_divergence
+
+ROOT = Path(__file__).parents[1]
+CELLS = 32
+
+
+def get_config(argument: str) -> config.Config:
+    spec = importlib.util.spec_from_file_location("toy_2d", ROOT / "configs/toy_2d.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cfg = module.get_config(argument)
+    cfg.model.generator_ch, cfg.model.critic_ch, cfg.train.batch = 8, 8, 16
+    cfg.critic.steps = cfg.base.critic_steps = 1
+    cfg.model.depth, cfg.model.layers, cfg.train.warmup = 1, 1, 0
+    return cfg
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standard():
+    # Nearly all of the time is XLA's, on programs that then run for milliseconds.
+    jax.config.update("jax_disable_most_optimizations", True)
+    # Optax raises a Python float to an int32 power, which is not for strict dtypes.
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def configs():
+    return {"flow": get_config("flow_smoke"), "gan": get_config("gan_smoke")}
+
+
+@pytest.fixture(scope="module")
+def setting(configs):
+    made = runs.Setting("ring8", configs["flow"], configs["gan"], CELLS, 1)
+    vars(made)["flow_bases"] = made.fresh_flows  # any flow will do
+    return made
+
+
+@pytest.fixture(scope="module")
+def done(configs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("theory")
+    kinds = dict(list(bound.KINDS.items())[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        # One program less; the third kind of critic is of the same code.
+        patch.setattr(bound, "KINDS", kinds)
+        return folder, checks.run(configs, tuple(checks.CHECKS), "ring8", folder, CELLS)
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    p, q = rng.gamma(0.7, size=(2, 400)) + 1e-4
+    return p / p.sum(), q / q.sum()
+
+
+# ---- centres ----------------------------------------------------------------------------
+
+
+def test_the_pr_divergence_of_masses_is_its_definition(pair):
+    p, q = pair
+    lam = np.geomspace(1e-3, 1e3, 31)
+    alpha = np.minimum(lam[:, None] * p, q).sum(axis=1)
+    np.testing.assert_allclose(pr_divergence(p, q, lam), np.minimum(1, lam) - alpha, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [*implied.NAMES, "neyman"])
+def test_a_divergence_is_the_mixture_that_its_centre_is_read_off(pair, name):
+    found = centre(name, *pair)
+    assert found.mixture == pytest.approx(found.divergence, rel=1e-3)
+    assert found.low < found.centre < found.high
+
+
+def test_centres_stand_in_the_order_of_their_weights(pair):
+    order = ("pearson", "kl", "jensen_shannon", "reverse_kl", "neyman")
+    at = [centre(name, *pair).centre for name in order]
+    assert at == sorted(at)
+    assert at[0] < 0.7 * at[2] < 0.7**2 * at[4]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("kl", "reverse_kl"), ("pearson", "neyman"), ("le_cam", "le_cam"), ("jeffreys", "jeffreys")],
+)
+def test_exchanging_p_and_q_inverts_a_centre(pair, name, other):
+    p, q = pair
+    # D_λ(P‖Q) = λ D_{1/λ}(Q‖P)
+    product = centre(name, p, q).centre * centre(other, q, p).centre
+    assert product == pytest.approx(1, rel=1e-2)
+
+
+# ---- the bound --------------------------------------------------------------------------
+
+LAMS = (0.05, 0.5, 1.0, 3.0, 20.0)
+
+
+@pytest.mark.parametrize("name", ["pearson", "gan"])
+def test_the_bound_holds_for_any_critic(pair, name):
+    p, q = pair
+    rng = np.random.default_rng(1)
+    g = divergences.get(name)
+    right = np.asarray(g.f_prime(p / q, None), np.float64)
+    for size in (0.0, 1e-3, 0.1, 1.0, 5.0):
+        t = right + size * rng.standard_normal(len(p))
+        if name == "gan":
+            t = np.minimum(t, -1e-3)  # its domain ends at 0
+        found = bound.errors(name, t, p, q, LAMS)
+        assert np.all(found.error <= found.bound + bound.ROUNDING)
+        assert size == 0 or found.epsilon > 0
+    exact = bound.errors(name, right, p, q, LAMS)
+    assert exact.epsilon < 1e-6
+    assert exact.error.max() < 1e-5
+
+
+def test_the_bound_of_chi_square_is_reached(pair):
+    p, q = pair
+    r, shift = p / q, 0.3
+    # Where every λr > 1, f_λ is linear; a constant error in r leaves nothing to either inequality.
+    lam = 2 / r.min()
+    found = bound.errors("pearson", 2 * (r + shift - 1), p, q, (lam,))
+    assert found.epsilon == pytest.approx(shift**2, rel=1e-6)
+    assert found.error[0] == pytest.approx(lam * shift, rel=1e-6)
+    assert found.error[0] == pytest.approx(found.bound[0], rel=1e-6)
+
+
+def test_critics_are_looked_at_from_the_first_to_the_last_update():
+    assert bound.counts_of(6) == (0, 1, 2, 3, 4, 5, 6)
+    counts = bound.counts_of(3000)
+    assert (counts[0], counts[-1]) == (0, 3000)
+    assert len(counts) == bound.SHOTS + 1
+
+
+# ---- gradients --------------------------------------------------------------------------
+
+
+def test_the_step_ascends_alpha_itself(setting):
+    system, nets = setting.flow_system, setting.flow_bases.ema
+    log_p, log_q = setting.densities
+    x, area = (jnp.asarray(one) for one in grids.midpoints(CELLS))
+    lams, net = np.array([0.3, 3.0]), runs.take(nets, 0)
+    steps = (log_p - log_q[0] + np.log(lams)[:, None] > 0).astype(np.float64)
+    found = grids.gradients(system, nets, steps[None], CELLS)[0]
+
+    @jax.jit
+    def wanted(lam):
+        def alpha(params):
+            y = jnp.zeros(len(x), jnp.int32)
+            q = jnp.exp(train.log_density(system, train.Net(params, net.extra), x, y))
+            return area * jnp.minimum(lam * jnp.exp(jnp.asarray(log_p, jnp.float32)), q).sum()
+
+        return grids.flat(jax.grad(alpha)(net.params))
+
+    for lam, one in zip(lams, found, strict=True):
+        right = np.asarray(wanted(np.float32(lam)))
+        assert np.abs(right).max() > 1e-3
+        np.testing.assert_allclose(one, right, atol=1e-5 * np.abs(right).max())
+
+
+def test_cosines(setting):
+    a = np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
+    np.testing.assert_allclose(grids.cosine(a, np.array([1.0, 0.0])), [1, 0, 0.6])
+    found = tau.cosines(setting)
+    exact, batch = np.array(found["exact"]), np.array(found["batch"])
+    # A mean over batches' cosines has the noise too.
+    assert np.all(batch < exact)
+    assert np.all(exact[:, 0] > 0.97)  # the smallest τ
+    assert np.all(np.abs(batch) <= 1)
+
+
+# ---- all of them, in small ----------------------------------------------------------------
+
+
+def test_every_check_leaves_its_figure_and_its_numbers(done):
+    folder, found = done
+    held = json.loads((folder / "summary.json").read_text())["checks"]
+    for name in checks.CHECKS:
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert held[name]["numbers"] == found[name]
+    text = checks.table(found)
+    assert all(f"[{name}]" in text for name in checks.CHECKS)
+    for kind in found["bound"]["kinds"].values():
+        assert kind["below"] == 1
+    rows = zip(found["lipschitz"]["limits"], found["lipschitz"]["grids"], strict=True)
+    steep = {limit: np.max(grid["slope"]) for limit, grid in rows}
+    # The power iteration may be a little behind.
+    assert all(steep[limit] <= 1.1 * limit for limit in (1.0, 3.0, 10.0, 30.0))
+    assert steep[1.0] < steep[10.0]
+
+
+def test_the_same_again_is_read_and_other_settings_are_not(done, configs, monkeypatch):
+    folder, found = done
+
+    def fail(*_):
+        raise AssertionError("made again")
+
+    for module in checks.CHECKS.values():
+        monkeypatch.setattr(module, "compute", fail)
+    (folder / "tau.png").unlink()
+    again = checks.run(configs, ["bound", "tau"], "ring8", folder, CELLS)
+    assert again == {name: found[name] for name in ("bound", "tau")}
+    assert (folder / "tau.png").exists()
+    other = {key: cfg.copy_and_resolve_references() for key, cfg in configs.items()}
+    other["flow"].generator.lr = 1e-5
+    with pytest.raises(AssertionError, match="made again"):
+        checks.run(other, ["bound"], "ring8", folder, CELLS)
+
+
+def test_what_cannot_be_checked_is_refused(configs, tmp_path):
+    for given, names, law, cells, says in (
+        (configs, ["bond"], "ring8", CELLS, "bound"),
+        (configs, [], "ring8", CELLS, "no check"),
+        (configs, ["tau"], "digits", CELLS, "digits"),
+        (configs, ["tau"], "ring8", 31, "even"),
+        ({**configs, "gan": configs["flow"]}, ["tau"], "ring8", CELLS, "starts from likelihood"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            checks.run(given, names, law, tmp_path, cells)
+    gan = configs["gan"].copy_and_resolve_references()
+    gan.lams = (1.0, 2.0)
+    with pytest.raises(ConfigError, match="differ in lams"):
+        checks.run({**configs, "gan": gan}, ["tau"], "ring8", tmp_path, CELLS)
+    assert not any(tmp_path.iterdir())
