@@ -4,9 +4,8 @@
     python experiments/train_gan.py --config=configs/cifar10.py:scratch --config.data.path=TFDS_DIR
 
 Data: TFDS `cifar10`. One H100, on paper (--plan '--plan_device=1*h100-sxm'): 2.7 GB; base 76 min
-(33 to 175), each λ 16 min (7 to 36). The flow, with --config.train.accumulate=4 (else it needs
-107 GB): 29 GB; base 25 h (16 to 41), each λ 3.3 days (1.6 to 6.9), as it samples token by token.
-Elsewhere: --plan, or measured there, --plan --probe.
+(33 to 175), each λ 16 min (7 to 36). The flow (`:flow`, a Jet): 32 GB; base 6.7 h (3.9 to 12),
+each λ 3.5 h (2 to 6.3). Elsewhere: --plan, or measured there, --plan --probe.
 
 Settings: the original's CIFAR architecture (no hierarchical z, tables of gains and biases,
 4,304,387 and 4,207,361 parameters); the paper's λ, rate, batch and critic steps. `:scratch` takes
@@ -52,9 +51,10 @@ def get_config(argument: str = "") -> config.Config:
         cfg.generator.ema_start = 1000
     if argument.startswith("flow"):
         cfg = config.flow_of(cfg)
-        cfg.model.name, cfg.model.depth, cfg.model.layers = "tarflow", 8, 4
-        cfg.model.generator_ch, cfg.model.patch, cfg.model.heads = 384, 2, 6
+        cfg.model.name, cfg.model.depth, cfg.model.layers = "jet", 32, 2
+        cfg.model.generator_ch, cfg.model.patch, cfg.model.heads = 256, 4, 4
         cfg.base.steps, cfg.base.generator_lr, cfg.generator.lr = 100_000, 2e-4, 2e-5
+        cfg.train.accumulate, cfg.train.steps = 2, 5_000
     if argument.endswith("smoke"):
         cfg = config.shrink(cfg)
         cfg.train.accumulate = 2

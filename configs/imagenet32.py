@@ -7,16 +7,16 @@ Data: TFDS `imagenet_resized/32x32`, or `imagenet_resized/64x64` with `:64`, sin
 of couplings, the accumulation and BigGAN's attention differ too, so that the name of the data alone
 would not do. One H100, on paper (--plan '--plan_device=1*h100-sxm'):
 
-    flow      32 GB; base 12 h (7 to 21), each λ 4.3 h (2.4 to 7.5)
-    flow, 64  35 GB; base 26 h (16 to 44), each λ 9.2 h (5.4 to 16)
+    flow      32 GB; base 13 h (7.7 to 23), each λ 4.7 h (2.7 to 8.4)
+    flow, 64  35 GB; base 27 h (16 to 46), each λ 10 h (5.9 to 18)
     BigGAN    5.2 GB; base 3 h (1.3 to 6.9), each λ 37 min (16 to 84)
     BigGAN,64 15 GB; base 7.4 h (3.4 to 16), each λ 90 min (42 to 192)
 
 Settings: Jet's published ImageNet flow (arXiv:2412.15129, big_vision's config for 64x64) has 32
 couplings of two blocks, width 512, patches of 4, Adam at 3e-4 with β₂ = .95, gradients clipped at
 1, and 200 epochs of batch 1024. Here it is half as wide, at 64x64 of half as many couplings, and
-sees 20 epochs. A Jet samples in one pass, so that λ through its samples costs what likelihood
-does. BigGAN has CIFAR-10's width. None of it has been run to the end here.
+sees 20 epochs, and 1 at each λ. A Jet samples in one pass, so that λ costs little more than
+likelihood does. BigGAN has CIFAR-10's width. None of it has been run to the end here.
 
 Arguments: `:64`; `:smoke` runs the same path in seconds, on a made-up copy of the data; `:flow`,
 `:flow_64` and `:flow_smoke` are the flow's, which experiments/train_flow.py takes.
@@ -56,11 +56,11 @@ def get_config(argument: str = "") -> config.Config:
     if kind == "flow":
         cfg = config.flow_of(cfg)
         cfg.model.name, cfg.model.layers = "jet", 2
-        cfg.model.depth, cfg.train.accumulate = (16, 4) if side == 64 else (32, 2)
+        cfg.model.depth, cfg.train.accumulate = (16, 8) if side == 64 else (32, 4)
         cfg.model.generator_ch, cfg.model.patch, cfg.model.heads = 256, 4, 4
         cfg.model.critic_ch = 32
         cfg.base.generator_lr, cfg.generator.lr = 3e-4, 3e-5
-        cfg.generator.b2, cfg.generator.clip = 0.95, 1.0
+        cfg.generator.b2, cfg.generator.clip, cfg.train.steps = 0.95, 1.0, 5_000
     return config.shrink(cfg) if argument.endswith("smoke") else cfg
 
 

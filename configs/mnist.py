@@ -4,8 +4,8 @@
     python experiments/train_flow.py --config=configs/mnist.py --config.data.path=TFDS_DIR
 
 Data: TFDS `mnist`. One H100, on paper (--plan '--plan_device=1*h100-sxm'): .3 GB; 9 minutes in
-all (3 to 22). The flow: 2.2 GB; base 5 minutes (2.5 to 9), each λ an hour (.4 to 2.4), since it
-samples token by token. Elsewhere: --plan, or measured there, --plan --probe.
+all (3 to 22). The flow: 3.9 GB; base 5 minutes (2.5 to 9), each λ 44 (19 to 99), since it samples
+token by token. Elsewhere: --plan, or measured there, --plan --probe.
 
 Settings: the recipe of configs/digits.py, with a longer moving average and more steps. They have
 not been run to the end here.

@@ -7,7 +7,8 @@
 Checks: implied (the trade-off an f-divergence stands for), plug_in (published objective against
 the envelope gradient), bound (a critic's error against that of D_λ), tau, lipschitz; see
 prpr/planar/checks. Configurations as in experiments/toy_2d.py: --config.KNOB for the GAN,
---flow.KNOB for the flow, λ and seeds are --config's. The same command again reuses what is there.
+--flow.KNOB for the flow; λ, seeds, devices and the split of the data are --config's. The same
+command again reuses what is there.
 """
 
 from absl import flags
@@ -22,7 +23,7 @@ _CHECKS = flags.DEFINE_list(
     "checks of the theory, see prpr/planar/checks",
 )
 _DATA = flags.DEFINE_string("data", "ring8", "data set, see prpr/data/planar.py")
-_CELLS = flags.DEFINE_integer("cells", 256, "in a row of the grids of the integration")
+_CELLS = flags.DEFINE_integer("cells", 512, "in a row of the finest grid of the integration")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "where everything is written; default runs/NAME-theory/DATA"
 )
@@ -33,6 +34,7 @@ def main() -> None:
 
     gan, flow = _GAN.value, _FLOW.value
     flow.lams, flow.seeds = gan.lams, gan.seeds
+    flow.data.split_seed, flow.data.fractions = gan.data.split_seed, gan.data.fractions
     workdir = _WORKDIR.value or f"runs/{gan.name}-theory/{_DATA.value}"
     configs = {"flow": flow, "gan": gan}
     found = checks.run(configs, _CHECKS.value, _DATA.value, workdir, _CELLS.value)

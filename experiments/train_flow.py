@@ -2,12 +2,14 @@
 
     python experiments/train_flow.py --config=configs/digits.py
     python experiments/train_flow.py --config=configs/mnist.py --config.data.path=TFDS_DIR
+    python experiments/train_flow.py --config=configs/imagenet32.py --config.data.path=TFDS_DIR
     python experiments/train_flow.py --config=configs/digits.py --config.route=data
 
 Of a file's configurations it takes `:flow`, and for FILE.py:smoke `:flow_smoke`. How λ gets into
-the model is --config.route and --config.log_ratio: through its samples and a critic (the default),
-by reweighted likelihood of data (route=data), with the flow's own density in the ratio
-(log_ratio=density), or without any critic, against its frozen start (route=implicit
+the model is --config.route and --config.log_ratio: by reweighted likelihood of data and samples,
+with the flow's own density in the ratio (route=balanced, log_ratio=density: the default), of data
+alone (route=data), through its samples (route=samples), with a ratio that is the critic's alone
+(log_ratio=critic), or without any critic, against its frozen start (route=implicit
 with objective=smoothed_pr). The same command again resumes, or reuses what is done; --plan says
 what it will need and cost. `--help` lists the flags; every knob is in prpr/config.py.
 """

@@ -429,11 +429,13 @@ def check_base(cfg: Config) -> None:
 def flow_of(cfg: Config) -> Config:
     """A GAN's configuration made that of a flow: likelihood first, then λ; sizes are to be set.
 
-    The critic is one for the flow's samples: a plain network of few channels, several steps.
+    λ acts by reweighted data and samples, with the flow's own density in the ratio: of the routes
+    the steadiest one (docs/flows.md). The critic is one for the flow's samples.
     """
     out = cfg.copy_and_resolve_references()
     out.name = f"{cfg.name}_flow"
     out.base.loss, out.control_recipe = objectives.LIKELIHOOD, "base"
+    out.route, out.log_ratio = "balanced", "density"
     out.generator.b1, out.generator.b2 = 0.9, 0.999
     out.critic.b1, out.critic.b2 = 0.0, 0.99
     return out

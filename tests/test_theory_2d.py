@@ -9,14 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prpr import config, divergences, train
-from prpr.errors import ConfigError
+from prpr import build, config, divergences, objectives, train
+from prpr.errors import ConfigError, WorkdirError
+from prpr.numerics import float64
 from prpr.planar import checks
-from prpr.planar.checks import bound, grids, implied, runs, tau
+from prpr.planar.checks import bound, grids, implied, plug_in, runs, tau
 from prpr.planar.checks.centres import centre, pr_divergence
+from prpr.planar.grid import oracle_of
 
 ROOT = Path(__file__).parents[1]
 CELLS = 32
+KINDS = dict(bound.KINDS)
+# One program less; the kinds that stay are of both parametrisations.
+FEW = {key: kind for key, kind in KINDS.items() if key != "pearson, log"}
 
 
 def get_config(argument: str) -> config.Config:
@@ -57,10 +62,8 @@ def setting(configs):
 @pytest.fixture(scope="module")
 def done(configs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("theory")
-    kinds = dict(list(bound.KINDS.items())[1:])
     with pytest.MonkeyPatch.context() as patch:
-        # One program less; the third kind of critic is of the same code.
-        patch.setattr(bound, "KINDS", kinds)
+        patch.setattr(bound, "KINDS", FEW)
         return folder, checks.run(configs, tuple(checks.CHECKS), "ring8", folder, CELLS)
 
 
@@ -140,6 +143,59 @@ def test_the_bound_of_chi_square_is_reached(pair):
     assert found.error[0] == pytest.approx(found.bound[0], rel=1e-6)
 
 
+def test_the_bound_of_the_gan_is_reached_by_small_errors():
+    p = np.full(4, 0.25)
+    ratios = []
+    for delta in (1e-1, 1e-2, 1e-3):
+        t = np.asarray(divergences.get("gan").f_prime(np.full(4, 1 + delta), None), np.float64)
+        found = bound.errors("gan", t, p, p, (2.0,))
+        assert found.error[0] == pytest.approx(2 * delta, rel=1e-3)
+        ratios.append(found.error[0] / found.bound[0])
+    np.testing.assert_allclose(ratios, 1, atol=0.1)
+    assert ratios[0] < ratios[1] < ratios[2] < 1
+    assert ratios[2] == pytest.approx(1, abs=2e-3)
+
+
+def test_a_small_error_of_one_cell_is_not_rounded_away():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        p, q = rng.dirichlet(np.full(400, 2.0), size=2)
+        t = 2 * (p / q - 1)
+        t[3] += 1e-6
+        assert bound.errors("pearson", t, p, q, (1.0,)).epsilon > 0.5 * q[3] * 0.25e-12
+
+
+def test_only_divergences_of_known_convexity_have_a_bound(pair):
+    with pytest.raises(ConfigError, match="kl"):
+        bound.errors("kl", pair[0], *pair, (1.0,))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_dual_variable_is_the_one_that_the_critic_is_trained_on(setting, kind):
+    rng = np.random.default_rng(3)
+    name = KINDS[kind][2]
+    _, system = bound._system(setting, kind)
+    found = []
+    for size in (0.1, 1.0, 2.0):
+        real, fake = size * rng.standard_normal((2, 64))
+        with float64():
+            loss = float(system.critic_loss.loss(jnp.asarray(real), jnp.asarray(fake)))
+            t, on_fake = (bound.dual_of(kind, v) for v in (real, fake))
+            dual = t.mean() - np.asarray(divergences.get(name).conjugate(on_fake, None)).mean()
+        found.append(loss + dual)
+    np.testing.assert_allclose(found, found[0], atol=1e-5)
+
+
+def test_a_critic_of_the_bound_has_the_loss_of_its_divergence_alone(setting):
+    flow = setting.flow.copy_and_resolve_references()
+    flow.critic.scale, flow.critic.r1, flow.critic.r2, flow.critic.ortho = 3.0, 1.0, 1.0, 1.0
+    other = runs.Setting("ring8", flow, setting.gan, CELLS, 1)
+    for kind in KINDS:
+        _, system = bound._system(other, kind)
+        assert system.critic_loss.scale == 1
+        assert (system.r1, system.r2, system.critic_ortho) == (0, 0, 0)
+
+
 def test_critics_are_looked_at_from_the_first_to_the_last_update():
     assert bound.counts_of(6) == (0, 1, 2, 3, 4, 5, 6)
     counts = bound.counts_of(3000)
@@ -150,7 +206,9 @@ def test_critics_are_looked_at_from_the_first_to_the_last_update():
 # ---- gradients --------------------------------------------------------------------------
 
 
-def test_the_step_ascends_alpha_itself(setting):
+@pytest.mark.parametrize("tile", [grids.TILE, 300])  # 300 leaves a part of a tile
+def test_the_step_ascends_alpha_itself(setting, monkeypatch, tile):
+    monkeypatch.setattr(grids, "TILE", tile)
     system, nets = setting.flow_system, setting.flow_bases.ema
     log_p, log_q = setting.densities
     x, area = (jnp.asarray(one) for one in grids.midpoints(CELLS))
@@ -184,6 +242,62 @@ def test_cosines(setting):
     assert np.all(np.abs(batch) <= 1)
 
 
+# ---- which objective a run has ----------------------------------------------------------
+
+
+def dials_of(**more):
+    return {key: jnp.float32(value) for key, value in {"lam": 3.0, "tau": 0.4, **more}.items()}
+
+
+def test_a_run_of_implied_ascends_the_divergence_that_it_is_named_by(setting):
+    system = implied._system(setting, implied.NAMES)
+    log_r = jnp.linspace(-4.0, 4.0, 9)
+    assert system.route == "balanced"
+    for which, name in enumerate(("envelope", *implied.NAMES)):
+        right = objectives.get(name).ascent(log_r, log_r, dials_of())
+        found = system.objective.ascent(log_r, log_r, dials_of(which=which))
+        np.testing.assert_allclose(found, right, rtol=1e-6)
+
+
+def test_a_run_of_plug_in_ascends_the_objective_that_it_is_named_by(setting):
+    either = plug_in._either(setting.flow_system).objective
+    log_r = jnp.linspace(-4.0, 4.0, 9)
+    for i, name in enumerate(plug_in.OBJECTIVES):
+        right = objectives.get(name).ascent(log_r, log_r, dials_of())
+        np.testing.assert_allclose(either.ascent(log_r, log_r, dials_of(plug_in=i)), right)
+
+
+@pytest.mark.parametrize("loss", [("logistic", "log"), ("pearson", "dual")])
+def test_the_true_ratio_is_that_whatever_the_critic_is_configured_as(setting, loss):
+    cfg = setting.flow.copy_and_resolve_references()
+    cfg.log_ratio, cfg.critic.scale = "critic", 3.0
+    cfg.critic.loss, cfg.critic.parametrisation = loss
+    system = oracle_of(build.system(cfg, setting.points()), "ring8")
+    state = runs.take(setting.flow_bases, 0).replace(critic=train.Net({}, {}), reference=None)
+    x = jnp.asarray(setting.points().images[:16])
+    y = jnp.zeros(16, jnp.int32)
+    right = setting.law.log_density(x) - train.log_density(system, state.generator, x, y)
+    np.testing.assert_allclose(train.log_ratio(system, state, x, y), right, rtol=1e-5, atol=1e-5)
+
+
+def test_lams_are_sorted_and_the_coarse_ones_have_both_ends(configs):
+    flow = configs["flow"].copy_and_resolve_references()
+    for lams, coarse in (
+        ((5.0, 0.2), (0.2, 5.0)),
+        ((5.0, 0.2, 20.0, 1.0), (0.2, 5.0, 20.0)),
+        ((3.0, 1.0, 2.0, 5.0, 4.0), (1.0, 3.0, 5.0)),
+    ):
+        flow.lams = lams
+        made = runs.Setting("ring8", flow, configs["gan"], CELLS, 1)
+        assert made.lams == tuple(sorted(lams))
+        assert made.coarse_lams == coarse
+
+
+def test_a_seed_without_an_order_counts_as_none():
+    found = runs.ranks((1.0, 2.0, 3.0), np.array([[0.1, 0.2, 0.3], [1.0, 1.0, 1.0]]))
+    np.testing.assert_array_equal(found, [1, 0])
+
+
 # ---- all of them, in small ----------------------------------------------------------------
 
 
@@ -213,14 +327,52 @@ def test_the_same_again_is_read_and_other_settings_are_not(done, configs, monkey
 
     for module in checks.CHECKS.values():
         monkeypatch.setattr(module, "compute", fail)
+    monkeypatch.setattr(bound, "KINDS", FEW)
     (folder / "tau.png").unlink()
     again = checks.run(configs, ["bound", "tau"], "ring8", folder, CELLS)
     assert again == {name: found[name] for name in ("bound", "tau")}
     assert (folder / "tau.png").exists()
-    other = {key: cfg.copy_and_resolve_references() for key, cfg in configs.items()}
-    other["flow"].generator.lr = 1e-5
+
+    def changed(knob, value, of=("flow", "gan")):
+        other = {key: cfg.copy_and_resolve_references() for key, cfg in configs.items()}
+        for key in of:
+            other[key].update_from_flattened_dict({knob: value})
+        return other
+
+    for given, cells in (
+        (changed("generator.lr", 1e-5, ["flow"]), CELLS),
+        (changed("base.generator_lr", 1e-5, ["gan"]), CELLS),
+        (changed("seeds", (1,)), CELLS),
+        (configs, CELLS + 2),
+    ):
+        with pytest.raises(AssertionError, match="made again"):
+            checks.run(given, ["bound"], "ring8", folder, cells)
+    monkeypatch.setattr(tau, "BATCHES", tau.BATCHES + 1)
+    assert checks.run(configs, ["bound"], "ring8", folder, CELLS)
     with pytest.raises(AssertionError, match="made again"):
-        checks.run(other, ["bound"], "ring8", folder, CELLS)
+        checks.run(configs, ["tau"], "ring8", folder, CELLS)
+
+
+def test_numbers_are_kept_where_their_figure_fails(configs, tmp_path, monkeypatch):
+    def fail(_, numbers):
+        assert np.isnan(numbers["x"][0])
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tau, "compute", lambda _: {"x": [float("nan"), 1.0]})
+    monkeypatch.setattr(tau, "draw", fail)
+    with pytest.raises(ZeroDivisionError):
+        checks.run(configs, ["tau"], "ring8", tmp_path / "new/folder", CELLS)
+    held = json.loads((tmp_path / "new/folder/summary.json").read_text())
+    assert held["checks"]["tau"]["numbers"] == {"x": ["nan", 1.0]}
+
+
+@pytest.mark.parametrize("text", ['{"results": {}}', "[]", '{"checks": [1]}', "{"])
+def test_the_summary_of_something_else_is_not_replaced(configs, tmp_path, text):
+    path = tmp_path / "summary.json"
+    path.write_text(text)
+    with pytest.raises(WorkdirError, match="another --workdir"):
+        checks.run(configs, ["tau"], "ring8", tmp_path, CELLS)
+    assert path.read_text() == text
 
 
 def test_what_cannot_be_checked_is_refused(configs, tmp_path):
@@ -233,8 +385,18 @@ def test_what_cannot_be_checked_is_refused(configs, tmp_path):
     ):
         with pytest.raises(ConfigError, match=says):
             checks.run(given, names, law, tmp_path, cells)
-    gan = configs["gan"].copy_and_resolve_references()
-    gan.lams = (1.0, 2.0)
-    with pytest.raises(ConfigError, match="differ in lams"):
-        checks.run({**configs, "gan": gan}, ["tau"], "ring8", tmp_path, CELLS)
+    for key, knob, value, says in (
+        ("gan", "lams", (1.0, 2.0), "differ in lams"),
+        ("flow", "data.split_seed", 3, "differ in data.split_seed"),
+        ("gan", "objective", "hinge", "'envelope'"),
+        ("flow", "objective", "likelihood", "'envelope'"),
+        ("flow", "route", "samples", "'balanced'"),
+        ("gan", "model.dim_z", 8, "2 latents"),
+        ("gan", "model.critic_spectral_norm", True, "fourier"),
+        ("gan", "train.accumulate", 3, "multiple"),
+    ):
+        cfg = configs[key].copy_and_resolve_references()
+        cfg.update_from_flattened_dict({knob: value})
+        with pytest.raises(ConfigError, match=says):
+            checks.run({**configs, key: cfg}, ["tau"], "ring8", tmp_path, CELLS)
     assert not any(tmp_path.iterdir())

@@ -16,10 +16,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prpr import config, data, jobs, objectives, parallel, plotting, processes, record, train
+from prpr import config, data, parallel, plotting, processes, record, train
 from prpr.errors import ConfigError, DataError, unknown_name
 from prpr.planar import figure
-from prpr.planar.grid import Trained, train_bases, train_grid, unconditional
+from prpr.planar.grid import (
+    Trained,
+    check_start,
+    points_of,
+    settings_of,
+    train_bases,
+    train_grid,
+    with_data,
+)
 from prpr.planar.truth import CELLS, Measured, measure, summary
 
 MODELS = ("gan", "flow")
@@ -54,7 +62,7 @@ def run(
     devices = parallel.setup(first.train.devices, len(first.seeds) * len(first.lams))
     results: dict[str, Any] = {}
     for name in names:
-        of_data = {key: _with_data(cfg, name) for key, cfg in configs.items()}
+        of_data = {key: with_data(cfg, name) for key, cfg in configs.items()}
         results[name] = _known(folder / name, of_data, cells)
         if results[name] is None:
             results[name] = _one(name, of_data, folder / name, devices, cells)
@@ -69,12 +77,7 @@ def _check(configs: Mapping[str, config.Config], names: Sequence[str]) -> None:
         if key not in MODELS:
             raise unknown_name("model", key, MODELS)
         config.validate(cfg)
-        flow = cfg.base.loss == objectives.LIKELIHOOD
-        if flow != (key == "flow"):
-            raise ConfigError(
-                f"the configuration of {key!r} has base.loss = {cfg.base.loss!r}: a flow starts "
-                "from likelihood, a GAN does not."
-            )
+        check_start(key, cfg)
     first, *others = configs.values()
     for knob in ("lams", "seeds"):
         if any(tuple(cfg[knob]) != tuple(first[knob]) for cfg in others):
@@ -85,16 +88,9 @@ def _check(configs: Mapping[str, config.Config], names: Sequence[str]) -> None:
         data.law(name)
 
 
-def _with_data(cfg: config.Config, name: str) -> config.Config:
-    out = cfg.copy_and_resolve_references()
-    out.data.name = name
-    return out
-
-
 def _settings(cfg: config.Config, cells: int) -> dict[str, Any]:
-    base = {f"base.{key}": record.to_plain(value) for key, value in cfg.base.items()}
     own = {"lams": list(cfg.lams), "seeds": list(cfg.seeds), "cells": cells}
-    return {**jobs.settings(cfg), **base, **own}
+    return {**settings_of(cfg), **own}
 
 
 def _known(folder: Path, configs: Mapping[str, config.Config], cells: int) -> dict[str, Any] | None:
@@ -121,7 +117,7 @@ def _one(
     seconds: dict[str, float] = {}
     for key in sorted(configs, key=MODELS.index):
         cfg, start = configs[key], time.monotonic()
-        points = {part: unconditional(_memory(cfg, part)) for part in ("train", "test")}
+        points = {part: points_of(cfg, part) for part in ("train", "test")}
         processes.say(f"{name}, {key}: {len(cfg.seeds)} seeds x {len(cfg.lams)} λ")
         bases = train_bases(cfg, points["train"], devices)
         found = train_grid(cfg, points["train"], bases, devices)
@@ -145,13 +141,6 @@ def _one(
             folder / f"{key}.json", {"settings": _settings(cfg, cells), "numbers": numbers[key]}
         )
     return numbers
-
-
-def _memory(cfg: config.Config, part: str) -> data.Dataset:
-    d = cfg.data
-    found = data.load(d.name, part, d.split_seed, d.fractions)
-    assert isinstance(found, data.Dataset)
-    return found
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ device; a step draws its batches from them by the state's own key, so a run give
 whichever others are trained beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prpr import build, config, data, objectives, parallel, train
-from prpr.errors import PrprError
+from prpr import build, config, data, jobs, objectives, parallel, ratio, record, train
+from prpr.errors import ConfigError, PrprError
 
 _DATA = 2**18  # place of a step's data among its draws of random numbers
 
@@ -29,6 +29,9 @@ class ExactDensity(nn.Module):
         return data.law(self.name_of_data).log_density(x)
 
 
+Advance = Callable[[train.TrainState], tuple[train.TrainState, jax.Array]]
+
+
 class Trained(NamedTuple):
     """What a grid has become.
 
@@ -41,27 +44,85 @@ class Trained(NamedTuple):
     states: train.TrainState
 
 
+def with_data(cfg: config.Config, name: str) -> config.Config:
+    """The same configuration, of other data."""
+    out = cfg.copy_and_resolve_references()
+    out.data.name = name
+    return out
+
+
 def unconditional(dataset: data.Dataset) -> data.Dataset:
     """The data as one class: what is controlled here is which modes a model has."""
     return dataset._replace(labels=np.zeros_like(dataset.labels), num_classes=1)
 
 
+def points_of(cfg: config.Config, part: str) -> data.Dataset:
+    """The configuration's data of that split, `unconditional`."""
+    d = cfg.data
+    found = data.load(d.name, part, d.split_seed, d.fractions)
+    assert isinstance(found, data.Dataset)
+    return unconditional(found)
+
+
+def check_start(key: str, cfg: config.Config) -> None:
+    """ConfigError unless a "flow" starts from likelihood, and what has another key does not."""
+    if (cfg.base.loss == objectives.LIKELIHOOD) != (key == "flow"):
+        raise ConfigError(
+            f"the configuration of {key!r} has base.loss = {cfg.base.loss!r}: a flow starts "
+            "from likelihood, a GAN does not."
+        )
+
+
+def settings_of(cfg: config.Config) -> dict[str, Any]:
+    """The settings of a model, those of its base included, that decide what is computed."""
+    base = {f"base.{key}": record.to_plain(value) for key, value in cfg.base.items()}
+    return {**jobs.settings(cfg), **base}
+
+
 def oracle_of(system: train.System, name: str) -> train.System:
     """The same, whose ratio is the true one: the data's density is known, and the flow's own."""
-    critic = ExactDensity(name)
-    return system._replace(critic=critic, exact=True, reference=False, critic_steps=0)
+    return system._replace(
+        critic=ExactDensity(name),
+        # Whatever loss was configured: its output is log r itself, and is not scaled.
+        critic_loss=ratio.get("logistic"),
+        exact=True,
+        reference=False,
+        critic_steps=0,
+    )
 
 
-def _advance(system: train.System, points: jax.Array, batch: int, steps: int, moves: bool) -> Any:
-    """state -> the state `steps` steps later."""
-    step = train.make_step(system, move_generator=moves)
-    reads = max(system.reads, 1)
+def batches_of(
+    reads: int, points: jax.Array, batch: int
+) -> Callable[[train.TrainState], dict[str, jax.Array]]:
+    """state -> its next batches of data, (reads, batch, ...), by its own key."""
 
-    def body(state: train.TrainState, _: None) -> tuple[train.TrainState, jax.Array]:
+    def draw(state: train.TrainState) -> dict[str, jax.Array]:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _DATA)
         rows = jax.random.randint(key, (reads, batch), 0, points.shape[0])
-        labels = jnp.zeros((reads, batch), jnp.int32)
-        state, scalars = step(state, {"image": points[rows], "label": labels})
+        return {"image": points[rows], "label": jnp.zeros((reads, batch), jnp.int32)}
+
+    return draw
+
+
+def steps_of(
+    make_step: Callable[[train.TrainState], train.Step],
+    reads: int,
+    points: jax.Array,
+    batch: int,
+    steps: int,
+) -> Advance:
+    """state -> the state `steps` steps later, and whether it is finite.
+
+    Args:
+      make_step: state -> the step; parts of it may come from the state's dials.
+      reads: batches of data in a step.
+      points, batch: the data on the device, and how many of them a batch has.
+      steps: how many.
+    """
+    draw = batches_of(reads, points, batch)
+
+    def body(state: train.TrainState, _: None) -> tuple[train.TrainState, jax.Array]:
+        state, scalars = make_step(state)(state, draw(state))
         return state, scalars["finite"]
 
     def run(state: train.TrainState) -> tuple[train.TrainState, jax.Array]:
@@ -69,6 +130,13 @@ def _advance(system: train.System, points: jax.Array, batch: int, steps: int, mo
         return state, finite[-1]
 
     return run
+
+
+def _advance(
+    system: train.System, points: jax.Array, batch: int, steps: int, moves: bool
+) -> Advance:
+    step = train.make_step(system, move_generator=moves)
+    return steps_of(lambda _: step, max(system.reads, 1), points, batch, steps)
 
 
 def stack(states: Sequence[Any]) -> Any:
@@ -91,7 +159,7 @@ def train_bases(cfg: config.Config, dataset: data.Dataset, devices: int) -> trai
     states = stack([fresh(jax.random.key(seed)) for seed in cfg.seeds])
     points = jnp.asarray(dataset.images)
     run = _advance(system, points, base_cfg.train.batch, base_cfg.train.steps, True)
-    return _finite(parallel.spread(run, devices)(states), cfg, "base")
+    return advance(run, states, devices, lambda i: f"{_of(cfg)}, base {i}")
 
 
 def train_grid(
@@ -136,20 +204,40 @@ def train_grid(
     for steps, moves in ((cfg.train.warmup, False), (cfg.train.steps, True)):
         if steps and not (oracle and not moves):
             run = _advance(system, points, cfg.train.batch, steps, moves)
-            stacked = _finite(parallel.spread(run, devices)(stacked), cfg, "λ")
+            stacked = advance(run, stacked, devices, lambda i: f"{_of(cfg)}, λ, run {i}")
     shape = (len(cfg.seeds), len(cfg.lams))
     return Trained(
         system, jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), stacked)
     )
 
 
-def _finite(found: tuple[Any, jax.Array], cfg: config.Config, what: str) -> Any:
-    states, finite = found
+def _of(cfg: config.Config) -> str:
+    return f"{cfg.data.name}, {cfg.model.name}"
+
+
+def advance(
+    run: Callable[[Any], tuple[Any, jax.Array]],
+    states: train.TrainState,
+    devices: int,
+    what: Callable[[int], str],
+) -> Any:
+    """What `run` makes of every stacked state (R, ...), with the same leading axis.
+
+    Args:
+      run: state -> what is kept of it, and whether it is finite.
+      states: stacked.
+      devices: from `parallel.setup`; at most one a run is used.
+      what: number of a run -> its name in an error.
+
+    Raises:
+      PrprError: a run whose parameters are no longer finite.
+    """
+    devices = min(devices, len(jax.tree.leaves(states)[0]))
+    moved, finite = parallel.spread(run, devices)(states)
     bad = np.flatnonzero(np.asarray(finite) == 0)
     if len(bad):
         raise PrprError(
-            f"{cfg.data.name}, {cfg.model.name}: the parameters of {len(bad)} of {len(finite)} "
-            f"runs ({what}, first number {bad[0]}) are no longer finite; lower "
-            "config.generator.lr or config.critic.lr."
+            f"the parameters of {len(bad)} of {len(finite)} runs (first: {what(int(bad[0]))}) are "
+            "no longer finite; lower generator.lr or critic.lr of its model."
         )
-    return states
+    return moved

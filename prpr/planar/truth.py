@@ -25,7 +25,7 @@ class Measured(NamedTuple):
     """Arrays (S, L), NaN where a model cannot be asked.
 
     Attributes:
-      precision, recall: true, the ends.
+      precision, recall: true, the ends, and the `ends_error` of their integration.
       support_precision, support_recall: true, of the supports.
       alpha: true α(λ) at each run's own λ, and the `error` of its integration.
       estimated: α(λ) by the run's critic from samples of the model.
@@ -40,6 +40,7 @@ class Measured(NamedTuple):
     error: np.ndarray
     estimated: np.ndarray
     bound: np.ndarray
+    ends_error: np.ndarray
 
 
 def measure(
@@ -48,6 +49,8 @@ def measure(
     lams: tuple[float, ...],
     held_out: np.ndarray,
     cells: int = CELLS,
+    *,
+    ask: bool = True,
 ) -> Measured:
     """Measures every run of a grid.
 
@@ -57,10 +60,11 @@ def measure(
       lams: (L,) what the runs were trained for.
       held_out: (N, 2) points of P that no critic has seen, for the bound.
       cells: in a row of the finest grid.
+      ask: whether the critics are asked; else `estimated` and `bound` are NaN.
     """
     log_p = jax.jit(data.law(name).log_density)
     rows = [
-        _one_seed(trained.system, take(trained.states, i), log_p, lams, held_out, cells)
+        _one_seed(trained.system, take(trained.states, i), log_p, lams, held_out, cells, ask)
         for i in range(len(trained.states.step))
     ]
     return Measured(*(np.stack(column) for column in zip(*rows, strict=True)))
@@ -73,6 +77,7 @@ def _one_seed(
     lams: tuple[float, ...],
     held_out: np.ndarray,
     cells: int,
+    ask: bool,
 ) -> Measured:
     """(L,) of each: `states` are stacked over λ."""
     order = np.argsort(lams)
@@ -86,7 +91,10 @@ def _one_seed(
         found = exact.generator_curve(log_p, generate, grid, cells=cells, latents=latents)
     own = np.argsort(order)  # run -> where its λ stands on the grid
     runs = np.arange(len(lams))
-    estimated, bound = _asked(system, states, lams, held_out)
+    if ask and system.has_ratio:
+        estimated, bound = _asked(system, states, lams, held_out)
+    else:
+        estimated, bound = np.full((2, len(lams)), np.nan)
     return Measured(
         found.ends.precision,
         found.ends.recall,
@@ -96,6 +104,7 @@ def _one_seed(
         found.error[runs, own],
         estimated,
         bound,
+        found.ends.error,
     )
 
 
@@ -133,9 +142,6 @@ def _asked(
     system: train.System, states: train.TrainState, lams: tuple[float, ...], held_out: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """α(λ) by the critics, and its held-out bound, (L,) each."""
-    if not system.has_ratio:
-        nothing = np.full(len(lams), np.nan)
-        return nothing, nothing
     real = jnp.asarray(held_out)
 
     @jax.jit

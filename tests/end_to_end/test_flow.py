@@ -24,7 +24,7 @@ def rows(workdir):
 @pytest.mark.parametrize(
     "route",
     [
-        ("--config.route=data", "--config.log_ratio=density"),
+        (),
         ("--config.route=implicit", "--config.objective=smoothed_pr"),
     ],
     ids=["data", "implicit"],

@@ -3,7 +3,7 @@
 Notation: r = p/q the true ratio, g the divergence that a critic T maximises, r̂ = (g*)'(T),
 f_λ(u) = max(λu, 1) − max(λ, 1), D̂_λ = E_q[f_λ(r̂)] with q exact.
 
-    ε = D_g(P‖Q) − (E_p[T] − E_q[g*(T)]) = E_q[g(r) − g(r̂) − g'(r̂)(r − r̂)] >= ½ μ E_q[(r − r̂)²]
+    ε = D_g(P‖Q) − (E_p[T] − E_q[g*(T)]) >= E_q[g(r) − g(r̂) − g'(r̂)(r − r̂)] >= ½ μ E_q[(r − r̂)²]
 
 if g is μ-strongly convex on the ratios that occur, and f_λ has the Lipschitz constant σ = λ, so
 
@@ -11,26 +11,31 @@ if g is μ-strongly convex on the ratios that occur, and f_λ has the Lipschitz 
 
 For χ², g = (u − 1)², μ = 2 everywhere: λ√ε. For the GAN's g, g'' = 1/(u(u + 1)) falls with u, so it
 is strongly convex on [0, R] only, with μ = 1/(R(R + 1)), R the largest of all r and r̂: a bound too,
-which says little. The estimate must be E_q[f_λ(r̂)], and T in the domain of g*; for χ² in its dual
-form (T the critic's output, clipped) r̂ = max(T/2 + 1, 0).
+which says little. The estimate must be E_q[f_λ(r̂)], and T in the domain of g*. The first of the
+inequalities is an equality where T = g'(r̂): always if the output is log r̂; for χ² in its dual form
+(T the output as it is, r̂ = max(T/2 + 1, 0)) except where T < −2.
 
 Critics of both are trained against a flow that stays as it is initialised, close to a normal of the
-data's moments: its tails are wider than P's, so that χ² is finite. (Of a flow of likelihood it is
-not in effect: behind the outermost data q falls so steeply that the bound says nothing.) At steps
-of their training both sides are sums over the cells of a grid, a pair of distributions of its own
-(`grids.masses`), so that the inequality holds up to float64's rounding.
+data's moments. Of most laws its tails are the wider ones, and χ² is moderate; of `skewed` they are
+not. (A flow of likelihood will not do: behind the outermost data q falls so steeply that the bound
+says nothing.) At steps of their training both sides are sums over the cells of a grid, a pair of
+distributions of its own (`grids.masses`), so that the inequality holds up to float64's rounding,
+whatever the tails. The critics' losses are the divergences alone: outputs are not scaled, and there
+are no penalties.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prpr import build, divergences, plotting, train
+from prpr import build, config, divergences, plotting, train
+from prpr.errors import unknown_name
 from prpr.numerics import float64
 from prpr.planar.checks import grids, runs
-from prpr.planar.grid import take
+from prpr.planar.grid import advance, batches_of, take
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,8 +46,19 @@ KINDS = {
     "pearson, log": ("pearson", "log", "pearson", "$\\chi^2$, log r as output"),
     "gan": ("logistic", "log", "gan", "GAN (logistic)"),
 }
+# Divergence -> μ on ratios up to the one given.
+CONVEXITY: dict[str, Callable[[float], float]] = {
+    "pearson": lambda _: 2.0,
+    "gan": lambda top: 1 / (top * (top + 1)),
+}
 SHOTS = 9  # of a critic's training
 ROUNDING = 1e-9
+SMALLEST = 1e-7  # error that is drawn
+
+
+def settings() -> dict[str, Any]:
+    """What the numbers rest on beside the configurations."""
+    return {"kinds": {key: kind[:3] for key, kind in KINDS.items()}, "shots": SHOTS}
 
 
 class Errors(NamedTuple):
@@ -71,17 +87,22 @@ def errors(
       t: (N,) dual variable T at each cell, in g*'s domain.
       p, q: (N,) positive masses of sum 1.
       lams: λ, (L,).
+
+    Raises:
+      ConfigError: a divergence whose strong convexity is not known here.
     """
+    if name not in CONVEXITY:
+        raise unknown_name("divergence of the bound", name, CONVEXITY)
     g, f = divergences.get(name), divergences.get("pr")
     r = p / q
     with float64():
         conjugate = np.asarray(g.conjugate(t, None))
         own = np.asarray(g.ratio(t, None))
-        value = np.sum(q * np.asarray(g.f(r, None)))
+        primal = np.asarray(g.f(r, None))
         sides = [(np.asarray(f.f(r, lam)), np.asarray(f.f(own, lam))) for lam in lams]
-    epsilon = max(float(value - np.sum(p * t) + np.sum(q * conjugate)), 0.0)
-    top = max(r.max(), own.max())
-    mu = 2.0 if name == "pearson" else 1 / (top * (top + 1))
+    # No cell's term is negative. Of the sums, ε would be a difference, and might round to 0.
+    epsilon = float(np.sum(q * np.maximum(primal - r * t + conjugate, 0.0)))
+    mu = CONVEXITY[name](float(max(r.max(), own.max())))
     error = np.array([abs(np.sum(q * (a - b))) for a, b in sides])
     return Errors(epsilon, mu, error, np.asarray(lams) * np.sqrt(2 * epsilon / mu))
 
@@ -101,19 +122,26 @@ def counts_of(steps: int) -> tuple[int, ...]:
     return (0, *(int(n) for n in np.unique(np.geomspace(1, steps, SHOTS).round())))
 
 
-def _critics(setting: runs.Setting, kind: str, counts: tuple[int, ...]) -> Any:
-    """The system, and nets (S, C, ...) after each of the counts of updates."""
+def _system(setting: runs.Setting, kind: str) -> tuple[config.Config, train.System]:
+    """Of a critic whose loss is the divergence alone: what `dual_of` reads, ε is about."""
     loss, parametrisation, *_ = KINDS[kind]
     cfg = setting.flow.copy_and_resolve_references()
     cfg.critic.loss, cfg.critic.parametrisation = loss, parametrisation
+    cfg.critic.scale = 1.0
+    cfg.critic.r1 = cfg.critic.r2 = cfg.critic.ortho = 0.0
     cfg.route, cfg.log_ratio = "samples", "critic"
-    system = build.system(cfg, setting.points())._replace(critic_steps=1)
+    return cfg, build.system(cfg, setting.points())._replace(critic_steps=1)
+
+
+def _critics(setting: runs.Setting, kind: str, counts: tuple[int, ...]) -> Any:
+    """The system, and nets (S, C, ...) after each of the counts of updates."""
+    cfg, system = _system(setting, kind)
     bases = setting.fresh_flows
     critics = runs.fresh_critics(system, cfg)
     states = runs.starts(system, cfg, bases, critics, [{}])
     step = train.make_step(system, move_generator=False)
     points = jnp.asarray(setting.points().images)
-    draw = runs.batches_of(1, points, cfg.train.batch)
+    draw = batches_of(1, points, cfg.train.batch)
     pieces = jnp.diff(jnp.asarray(counts), prepend=0)
 
     def run(state: train.TrainState) -> tuple[train.Net, jax.Array]:
@@ -124,7 +152,7 @@ def _critics(setting: runs.Setting, kind: str, counts: tuple[int, ...]) -> Any:
         state, nets = jax.lax.scan(piece, state, pieces)
         return nets, jnp.isfinite(grids.flat(state.critic.params)).all()
 
-    nets = runs.advance(run, states, setting.devices, lambda _: f"bound, {kind}")
+    nets = advance(run, states, setting.devices, lambda _: f"bound, {kind}")
     return system, nets
 
 
@@ -168,7 +196,7 @@ def compute(setting: runs.Setting) -> dict[str, Any]:
 
 @plotting.styled
 def draw(name: str, numbers: dict[str, Any]) -> "Figure":
-    """Error over bound, a panel a critic, and both over the updates."""
+    """Error over bound, a panel a critic."""
     kinds = numbers["kinds"]
     size = (plotting.PAGE, 2.7)
     fig, axes = plotting.subplots(1, len(kinds), size, sharex=True, sharey=True)
@@ -179,7 +207,7 @@ def draw(name: str, numbers: dict[str, Any]) -> "Figure":
         for k, lam in enumerate(numbers["lams"]):
             ax.scatter(
                 bound[..., k],
-                np.maximum(error[..., k], 1e-7),
+                np.maximum(error[..., k], SMALLEST),
                 s=9,
                 color=plotting.lam_color(lam),
                 linewidths=0,
@@ -190,7 +218,7 @@ def draw(name: str, numbers: dict[str, Any]) -> "Figure":
         ax.set_title(
             f"{KINDS[kind][3]}\n{one['below']:.0%} below, median ratio {one['tightness']:.2g}"
         )
-    axes[0].set_ylabel("error  $|D_\\lambda - \\hat D_\\lambda|$")
+    axes[0].set_ylabel(f"error  $|D_\\lambda - \\hat D_\\lambda|$, at least {SMALLEST:g}")
     axes[0].legend(loc="upper left", handletextpad=0.1, borderpad=0.1, labelspacing=0.2)
     fig.suptitle(f"{name}: critics against a fixed flow, as they are trained", fontsize=8.5)
     return fig

@@ -42,8 +42,8 @@ class Centre(NamedTuple):
 def pr_divergence(p: np.ndarray, q: np.ndarray, lam: np.ndarray) -> np.ndarray:
     """D_λ of masses (N,), at each λ (L,): Σ (λp − q)₊ for λ ≤ 1, Σ (q − λp)₊ above; (L,).
 
-    Either sum has positive terms only, so small D_λ keep their digits, by contrast with
-    min(1, λ) − α(λ). Masses are taken to have equal sums.
+    Either is a difference of two sums over only those cells that count: where few do, it keeps
+    digits that min(1, λ) − α(λ) loses. Masses are taken to have equal sums.
     """
     log_r = np.log(p) - np.log(q)
     order = np.argsort(log_r)

@@ -13,7 +13,8 @@ and more. The objective of λ acts where log r̂ is near −log λ: if that lies
 range, what acts is the tail of a logistic, in the same direction for all such λ.
 
 The GAN is trained over L × λ, each from the base and a fresh critic. `slope` is the largest
-|∇ log r̂| at data and samples, `range` the 1 % to 99 % quantiles of log r̂ there.
+|∇ log r̂| at held-out data and SAMPLES samples; `low`, `high` the 1 % and 99 % quantiles of log r̂
+at the data and at as many of the samples; α̂ is of all samples.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,13 +25,18 @@ import numpy as np
 
 from prpr import build, frontier, plotting, ratio, train
 from prpr.planar.checks import parts, runs
+from prpr.planar.truth import SAMPLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIMITS = (1.0, 3.0, 10.0, 30.0)
 NONE = "none"
-LOOKED_AT = 4096  # points each of data and samples
+
+
+def settings() -> dict[str, Any]:
+    """What the numbers rest on beside the configurations."""
+    return {"limits": LIMITS, "samples": SAMPLES}
 
 
 def limited(system: train.System, scale: Any) -> train.System:
@@ -49,24 +55,25 @@ class Looked(NamedTuple):
 
 
 def look(system: train.System, states: train.TrainState, real: np.ndarray) -> Looked:
-    """At data (N, 2) and as many samples of the averaged generators of stacked states (R, ...)."""
-    z = jax.random.normal(jax.random.key(3), (len(real), system.dim_z))
-    y = jnp.zeros(len(z), jnp.int32)
+    """At data (N, 2) and samples of the averaged generators of stacked states (R, ...)."""
+    n = len(real)
+    z = jax.random.normal(jax.random.key(3), (max(SAMPLES, n), system.dim_z))
+    classes = jnp.zeros(n + len(z), jnp.int32)
 
     @jax.jit
     def every(states: train.TrainState, real: jax.Array) -> Looked:
         def one(state: train.TrainState) -> Looked:
             own = limited(system, state.dials["limit"])
-            fake = train.apply_frozen(system.generator, state.ema, z, y)
-            x, classes = jnp.concatenate([real, fake]), jnp.concatenate([y, y])
+            fake = train.apply_frozen(system.generator, state.ema, z, classes[n:])
+            x = jnp.concatenate([real, fake])
 
             def total(x: jax.Array) -> tuple[jax.Array, jax.Array]:
                 log_r = train.log_ratio(own, state, x, classes)
                 return log_r.sum(), log_r
 
             slope, log_r = jax.grad(total, has_aux=True)(x)
-            low, high = jnp.quantile(log_r, jnp.array([0.01, 0.99]))
-            alpha = frontier.alpha(log_r[len(z) :], state.dials["lam"])
+            low, high = jnp.quantile(log_r[: 2 * n], jnp.array([0.01, 0.99]))
+            alpha = frontier.alpha(log_r[n:], state.dials["lam"])
             return Looked(low, high, jnp.linalg.norm(slope, axis=-1).max(), alpha)
 
         return jax.lax.map(one, states)
@@ -77,7 +84,7 @@ def look(system: train.System, states: train.TrainState, real: np.ndarray) -> Lo
 def compute(setting: runs.Setting) -> dict[str, Any]:
     """The GAN over L × λ."""
     lams, points, seeds = setting.coarse_lams, setting.points(), setting.seeds
-    real = setting.points("test").images[:LOOKED_AT]
+    real = setting.points("test").images
     found = []
     for limits in (LIMITS, (None,)):
         cfg = setting.gan.copy_and_resolve_references()
@@ -161,5 +168,6 @@ def table(numbers: dict[str, Any]) -> list[str]:
             + f"{runs.mean(grid['alpha_error']):10.3f}"
             + f"{low:8.2f} to {high:5.2f}{np.max(grid['slope']):8.1f}"
         )
+    lines.append(parts.error_row(grid["error"] for grid in numbers["grids"]))
     lines.append("log r̂: means over λ of the 1 % and 99 % quantiles; slope: the largest |∇ log r̂|")
     return lines

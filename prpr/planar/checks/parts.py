@@ -44,6 +44,12 @@ def grid_row(key: str, grid: dict[str, Any]) -> str:
     return f"{key:20}" + "".join(f"{cell:>14}" for cell in cells)
 
 
+def error_row(errors: Any) -> str:
+    """A line of text: the largest error of the integration."""
+    largest = max(float(np.max(np.asarray(each, np.float64))) for each in errors)
+    return f"largest error of the integration of precision and recall: {largest:.2g}"
+
+
 def over(ax: "Axes", x: list[Any], grids: list[dict[str, Any]], log: bool = True) -> None:
     """Rank correlations with λ and hypervolume of a row of grids, means and seeds, over x."""
     columns = {

@@ -6,9 +6,10 @@ Notation: r = p/q, frozen in both; τ the envelope's temperature.
     plug_in    ascends E_q[min(λr, 1)], α(λ) itself with r frozen (Verine et al.,
                arXiv:2305.18910); a mixture of D_μ over μ > λ (`prpr.objectives.plug_in`)
 
-Trained over λ: the flow by reweighted data with the true ratio, so that only the objective
-differs, and the GAN through its samples with the ratio that its critic learns. And at the flow's
-start the cosine of either's expected gradient with ∇α(λ), by sums over a grid.
+Trained over λ: the flow by the route of its configuration (reweighted data, or data and samples)
+with the true ratio, so that only the objective differs, and the GAN through its samples with the
+ratio that its critic learns; each at its configuration's τ. And at the flow's start the cosine of
+either's expected gradient with ∇α(λ), by sums over a grid, at the flow's τ.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 OBJECTIVES = ("envelope", "plug_in")
 MODELS = {"flow": "flow, true ratio", "gan": "GAN, learned ratio"}
 COLORS = {"envelope": plotting.BLUE, "plug_in": plotting.RED}
+
+
+def settings() -> dict[str, Any]:
+    """What the numbers rest on beside the configurations."""
+    return {"objectives": OBJECTIVES}
 
 
 def ascents(log_r: np.ndarray, lam: float, tau: float) -> dict[str, np.ndarray]:
@@ -98,8 +104,8 @@ def compute(setting: runs.Setting) -> dict[str, Any]:
         found = runs.measured(setting, system, states, lams)
         for i, name in enumerate(OBJECTIVES):
             grids_of[f"{key}, {name}"] = runs.numbers_of(runs.one_of(found, i), lams)
-    tau = float(setting.flow.dials.tau)
-    return {"grids": grids_of, "tau": tau, "cosines": cosines(setting, tau)}
+    taus = {"flow": float(setting.flow.dials.tau), "gan": float(setting.gan.dials.tau)}
+    return {"grids": grids_of, "taus": taus, "cosines": cosines(setting, taus["flow"])}
 
 
 @plotting.styled
@@ -111,7 +117,7 @@ def draw(name: str, numbers: dict[str, Any]) -> "Figure":
             parts.frontier(
                 ax, numbers["grids"][f"{key}, {objective}"], COLORS[objective], objective
             )
-        parts.label_frontier(ax, title)
+        parts.label_frontier(ax, f"{title}; τ = {numbers['taus'][key]:g}")
     axes[0].legend(loc="lower left")
     lams = numbers["grids"]["flow, envelope"]["lams"]
     for objective, rows in numbers["cosines"].items():
@@ -119,7 +125,7 @@ def draw(name: str, numbers: dict[str, Any]) -> "Figure":
             axes[2].plot(lams, row, "o-", color=COLORS[objective], markersize=3, linewidth=1)
     axes[2].axhline(0, color=plotting.GREY, linewidth=0.5)
     axes[2].set(xscale="log", ylim=(None, 1.05), xlabel="λ", ylabel="cosine with $\\nabla\\alpha$")
-    axes[2].set_title("gradients at the flow's start")
+    axes[2].set_title(f"at the flow's start; τ = {numbers['taus']['flow']:g}")
     fig.suptitle(f"{name}: published plug-in and envelope gradient", fontsize=8.5)
     return fig
 
@@ -128,6 +134,10 @@ def table(numbers: dict[str, Any]) -> list[str]:
     """Rows of text."""
     lines = [parts.grid_head("model, objective")]
     lines += [parts.grid_row(key, grid) for key, grid in numbers["grids"].items()]
+    lines.append(parts.error_row(grid["error"] for grid in numbers["grids"].values()))
+    lines.append(
+        "τ: flow {flow:g}, GAN {gan:g}; of the cosines, the flow's".format(**numbers["taus"])
+    )
     for objective, rows in numbers["cosines"].items():
         every = np.mean(rows, axis=0)
         text = " ".join(f"{value:.2f}" for value in every)

@@ -13,15 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prpr import build, config, data, parallel, processes, train
-from prpr.errors import PrprError
+from prpr import build, config, data, processes, train
 from prpr.planar.checks import grids
-from prpr.planar.grid import Trained, take, train_bases, unconditional
+from prpr.planar.grid import (
+    Trained,
+    advance,
+    points_of,
+    steps_of,
+    take,
+    train_bases,
+    with_data,
+)
 from prpr.planar.truth import Measured, hypervolume, measure, spearman
-
-_DATA = 2**18  # place of a step's data among its draws of random numbers
-
-Advance = Callable[[train.TrainState], tuple[train.TrainState, jax.Array]]
 
 
 class Setting:
@@ -29,7 +32,7 @@ class Setting:
 
     Args:
       name: of the data, a law of the plane.
-      flow, gan: configurations with the same λ and seeds.
+      flow, gan: configurations with the same λ, seeds and split of the data.
       cells: in a row of the finest grid that is integrated over.
       devices: from `parallel.setup`.
     """
@@ -38,17 +41,14 @@ class Setting:
         self, name: str, flow: config.Config, gan: config.Config, cells: int, devices: int
     ):
         self.name, self.cells, self.devices = name, cells, devices
-        self.flow, self.gan = _with_data(flow, name), _with_data(gan, name)
+        self.flow, self.gan = with_data(flow, name), with_data(gan, name)
         self.law = data.law(name)
-        self.lams = tuple(float(lam) for lam in flow.lams)
+        self.lams = tuple(sorted(float(lam) for lam in flow.lams))
         self.seeds = tuple(flow.seeds)
 
     def points(self, part: str = "train") -> data.Dataset:
         """Of the split, as one class."""
-        d = self.flow.data
-        found = data.load(d.name, part, d.split_seed, d.fractions)
-        assert isinstance(found, data.Dataset)
-        return unconditional(found)
+        return points_of(self.flow, part)
 
     @functools.cached_property
     def flow_bases(self) -> train.TrainState:
@@ -82,14 +82,10 @@ class Setting:
 
     @property
     def coarse_lams(self) -> tuple[float, ...]:
-        """Every other λ, for checks that have a second dimension."""
-        return self.lams[::2] if len(self.lams) > 2 else self.lams
-
-
-def _with_data(cfg: config.Config, name: str) -> config.Config:
-    out = cfg.copy_and_resolve_references()
-    out.data.name = name
-    return out
+        """About every other λ, least and largest among them: for checks of two dimensions."""
+        count = len(self.lams) // 2 + 1
+        at = np.linspace(0, len(self.lams) - 1, count).round().astype(int)
+        return tuple(self.lams[i] for i in at)
 
 
 def fresh_critics(system: train.System, cfg: config.Config) -> train.Net:
@@ -139,68 +135,6 @@ def starts(
 
     states = every(_keys(cfg), (critics, bases.generator, bases.ema), columns)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.device_get(states))
-
-
-def batches_of(
-    reads: int, points: jax.Array, batch: int
-) -> Callable[[train.TrainState], dict[str, jax.Array]]:
-    """state -> its next batches of data, (reads, batch, ...), by its own key."""
-
-    def draw(state: train.TrainState) -> dict[str, jax.Array]:
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _DATA)
-        rows = jax.random.randint(key, (reads, batch), 0, points.shape[0])
-        return {"image": points[rows], "label": jnp.zeros((reads, batch), jnp.int32)}
-
-    return draw
-
-
-def steps_of(
-    make_step: Callable[[train.TrainState], train.Step],
-    reads: int,
-    points: jax.Array,
-    batch: int,
-    steps: int,
-) -> Advance:
-    """state -> the state `steps` steps later, and whether it is finite.
-
-    Args:
-      make_step: state -> the step; parts of it may come from the state's dials.
-      reads: batches of data in a step.
-      points, batch: the data on the device, and how many of them a batch has.
-      steps: how many.
-    """
-    draw = batches_of(reads, points, batch)
-
-    def body(state: train.TrainState, _: None) -> tuple[train.TrainState, jax.Array]:
-        state, scalars = make_step(state)(state, draw(state))
-        return state, scalars["finite"]
-
-    def run(state: train.TrainState) -> tuple[train.TrainState, jax.Array]:
-        state, finite = jax.lax.scan(body, state, length=steps)
-        return state, finite[-1]
-
-    return run
-
-
-def advance(
-    run: Callable[[Any], tuple[Any, jax.Array]],
-    states: train.TrainState,
-    devices: int,
-    what: Callable[[int], str],
-) -> Any:
-    """What `run` makes of every stacked state (R, ...), with the same leading axis.
-
-    Raises:
-      PrprError: a run whose parameters are no longer finite, named by what(its number).
-    """
-    moved, finite = parallel.spread(run, devices)(states)
-    bad = np.flatnonzero(np.asarray(finite) == 0)
-    if len(bad):
-        raise PrprError(
-            f"the parameters of {len(bad)} of {len(finite)} runs ({what(int(bad[0]))}) are no "
-            "longer finite; lower generator.lr or critic.lr of its model."
-        )
-    return moved
 
 
 def make_step(system: train.System, *, move_generator: bool) -> train.Step:
@@ -276,7 +210,10 @@ def measured(
     shape = jax.tree.leaves(states)[0].shape[:3]
     joined = jax.tree.map(lambda leaf: leaf.reshape(shape[0], -1, *leaf.shape[3:]), states)
     held_out = setting.points("test").images
-    found = measure(Trained(system, joined), setting.name, lams * shape[1], held_out, setting.cells)
+    # Critics are not asked: their ratio may depend on a run's dials, which a system does not know.
+    found = measure(
+        Trained(system, joined), setting.name, lams * shape[1], held_out, setting.cells, ask=False
+    )
     return Measured(*(column.reshape(shape) for column in found))
 
 
@@ -291,19 +228,23 @@ def shaped(states: Any, *shape: int) -> Any:
 
 
 def numbers_of(found: Measured, lams: tuple[float, ...]) -> dict[str, Any]:
-    """Of a grid of λ: points (S, L), and (S,) rank correlations and hypervolumes."""
+    """Of a grid of λ: points (S, L), their error; (S,) rank correlations and hypervolumes."""
     return {
         "lams": list(lams),
         "precision": found.precision.tolist(),
         "recall": found.recall.tolist(),
-        "spearman_precision": spearman(lams, found.precision).tolist(),
-        "spearman_recall": spearman(lams, found.recall).tolist(),
+        "error": found.ends_error.tolist(),
+        "spearman_precision": ranks(lams, found.precision).tolist(),
+        "spearman_recall": ranks(lams, found.recall).tolist(),
         "hypervolume": hypervolume(found).tolist(),
     }
 
 
+def ranks(lams: tuple[float, ...], values: np.ndarray) -> np.ndarray:
+    """`spearman`, (S,), but 0 where the values do not vary: such a seed has no order either."""
+    return np.nan_to_num(spearman(lams, values), nan=0.0)
+
+
 def mean(values: Any) -> float:
-    """Over all entries that are numbers; NaN where none is."""
-    flat = np.asarray(values, np.float64).ravel()
-    flat = flat[np.isfinite(flat)]
-    return float(flat.mean()) if flat.size else float("nan")
+    """Over all entries."""
+    return float(np.mean(np.asarray(values, np.float64)))

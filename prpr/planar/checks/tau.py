@@ -31,6 +31,11 @@ FINE = (0.03, 0.1, 0.25, 0.5, 1.0, 3.0)  # for the cosines
 BATCHES = 24
 
 
+def settings() -> dict[str, Any]:
+    """What the numbers rest on beside the configurations."""
+    return {"taus": TAUS, "fine": FINE, "batches": BATCHES}
+
+
 def batch_gradients(
     setting: runs.Setting, lams: tuple[float, ...], taus: tuple[float, ...]
 ) -> np.ndarray:
@@ -112,7 +117,7 @@ def draw(name: str, numbers: dict[str, Any]) -> "Figure":
         low, high = (f(values, axis=(0, 2)) for f in (np.min, np.max))
         cosine.fill_between(kept["taus"], low, high, color=line["color"], alpha=0.12, linewidth=0)
     cosine.set(xscale="log", xlabel="τ", ylabel="cosine with $\\nabla\\alpha(\\lambda)$")
-    cosine.set_title("flow's start; range over λ")
+    cosine.set_title("flow's start; range over λ, seeds")
     cosine.legend(loc="best")
     fig.suptitle(f"{name}: the temperature of the envelope", fontsize=8.5)
     return fig
@@ -123,6 +128,7 @@ def table(numbers: dict[str, Any]) -> list[str]:
     lines = [parts.grid_head("GAN")]
     pairs = zip(numbers["taus"], numbers["grids"], strict=True)
     lines += [parts.grid_row(f"τ = {tau:g}", grid) for tau, grid in pairs]
+    lines.append(parts.error_row(grid["error"] for grid in numbers["grids"]))
     kept = numbers["cosines"]
     for i, tau in enumerate(kept["taus"]):
         exact, batch = (runs.mean(np.asarray(kept[key])[:, i]) for key in ("exact", "batch"))
