@@ -27,7 +27,7 @@ def rows(workdir):
         (),
         ("--config.route=implicit", "--config.objective=smoothed_pr"),
     ],
-    ids=["data", "implicit"],
+    ids=["default", "implicit"],
 )
 def test_a_flow_is_trained_scored_and_reported(call, tmp_path, route):
     workdir = tmp_path / "flow"
