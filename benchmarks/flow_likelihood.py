@@ -5,7 +5,7 @@
   digits  bits an entry of the test split of scikit-learn's digits: glow, against normflows 1.7.3
   ring8   nats a point of the mixture in the plane: realnvp, against nflows 0.14; without classes
 
-Ours is the base run of configs/digits.py:flow with model.name=glow (of configs/toy_2d.py:flow for
+Ours is the base run of configs/digits.py:flow with 600 steps (of configs/toy_2d.py:flow for
 ring8): its split, batches, `build.system` and update. The peer's flow is made of its own layers
 as in benchmarks/flows.py, and with equal weights both give one log q (printed: how far apart).
 So the architecture is the same: scales, actnorms, 1 x 1 convolutions by P L U, couplings with the
@@ -65,8 +65,7 @@ def task_of(name: str, steps: int) -> Task:
 
     if name == "digits":
         cfg, peer = digits.get_config("flow"), "normflows"
-        cfg.model.name, cfg.model.depth, cfg.model.generator_ch = "glow", 4, 32
-        cfg.base.generator_lr, cfg.base.steps, scales = 2e-3, 600, 2
+        cfg.base.steps, scales = 600, 2
     else:
         cfg, peer, scales = toy_2d.get_config("flow"), "nflows", 0
     cfg.base.steps = steps or cfg.base.steps

@@ -68,6 +68,7 @@ def digits_flow() -> tuple[str, Any]:
     cfg = config.defaults()
     cfg.name, cfg.data.name, cfg.lams = "digits_flow", "digits", (5.0,)
     cfg = config.flow_of(cfg)
+    cfg.route, cfg.log_ratio = "samples", "critic"
     cfg.model.name, cfg.model.depth, cfg.model.layers = "tarflow", 2, 1
     cfg.model.generator_ch, cfg.model.patch, cfg.model.heads = 32, 2, 2
     cfg.model.critic_ch, cfg.model.shared_dim = 8, 16
@@ -78,14 +79,14 @@ def digits_flow() -> tuple[str, Any]:
 
 
 def toy_2d_flow() -> tuple[str, Any]:
-    """A flow of the plane by likelihood, then at two λ by reweighted data."""
+    """A flow of the plane by likelihood, then at two λ by reweighted data and samples."""
     cfg = config.defaults()
     cfg.name, cfg.data.name, cfg.data.fractions = "toy_2d_flow", "ring8", (0.8, 0.1, 0.1)
     cfg.lams = (0.2, 5.0)
     cfg = config.flow_of(cfg)
     cfg.model.name, cfg.model.depth, cfg.model.layers = "realnvp", 6, 2
     cfg.model.generator_ch, cfg.model.critic_ch, cfg.model.critic_spectral_norm = 32, 64, False
-    cfg.route, cfg.critic.steps = "data", 5
+    cfg.critic.steps = 5
     cfg.base.steps, cfg.train.batch = 2500, 128
     cfg.train.steps, cfg.train.warmup = 1000, 100
     cfg.score.encoder = "pixels"

@@ -61,7 +61,10 @@ def get_config(argument: str = "") -> config.Config:
         cfg.model.critic_ch = 32
         cfg.base.generator_lr, cfg.generator.lr = 3e-4, 3e-5
         cfg.generator.b2, cfg.generator.clip, cfg.train.steps = 0.95, 1.0, 5_000
-    return config.shrink(cfg) if argument.endswith("smoke") else cfg
+    if argument.endswith("smoke"):
+        cfg = config.shrink(cfg)
+        cfg.train.accumulate = 2
+    return cfg
 
 
 def sweep() -> Iterator[dict[str, Any]]:

@@ -408,6 +408,12 @@ def _check_density(cfg: Config) -> None:
             f"config.route = {cfg.route!r} reweights by a log-ratio, which objective "
             f"{cfg.objective!r} does not read; use 'envelope'."
         )
+    if reweights and cfg.model.dequantiser == "variational":
+        raise ConfigError(
+            f"config.model.dequantiser = 'variational' with config.route = {cfg.route!r}: some data "
+            "have negative weights, which would loosen its bound without end; take 'uniform', or "
+            "config.route = 'samples'."
+        )
     if cfg.log_ratio == "density" and cfg.critic.parametrisation != "log":
         raise ConfigError(
             "config.log_ratio = 'density' adds log-densities to the critic's output, which must be "

@@ -202,9 +202,8 @@ def balanced_loss(
     the sum over both is ∫ (p + q) w ∇q/q = ∫ (a − b) ∇q for any constant b. Here b is the mean of a
     over the samples, of a sample over the others. The weight q/(p + q) is the balance heuristic of
     multiple importance sampling (Veach & Guibas 1995): where a is in [0, 1], as the envelope's is,
-    |w| ≤ 1 whatever the ratio (at a sample M/(M − 1)). The weight a/r is near λ on
-    the few data that a model of high λ leaves out, and says nothing of samples where there are no
-    data.
+    |w| ≤ 1 whatever the ratio. The weight a/r is near λ on the few data that a model of high λ
+    leaves out, and says nothing of samples where there are no data.
 
     Args:
       objective: from `get`; one that needs a ratio.

@@ -411,8 +411,8 @@ def plain_errors() -> Iterator[None]:
         first = str(error).splitlines()[0][:200]
         if "RESOURCE_EXHAUSTED" in first:
             raise PrprError(
-                f"the devices' memory is full ({first}): raise config.train.accumulate, set "
-                "config.model.remat=true or model.dtype=bfloat16, or lower config.train.batch; "
-                "--plan says what fits."
+                f"the devices' memory is full ({first}): raise config.train.accumulate, lower "
+                "config.train.batch, or, where the model has it, set config.model.remat=true or "
+                "model.dtype=bfloat16; --plan says what fits."
             ) from error
         raise

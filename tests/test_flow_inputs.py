@@ -27,13 +27,13 @@ def settings(where: str, /, **changes: Any) -> Any:
 
 
 REFUSED = [
-    (IMAGE, {"patch": 3}, ["patch = 3", "8 x 8", "use one of 1, 2, 4, 8"]),
-    (IMAGE, {"patch": 16}, ["patch = 16", "use one of 1, 2, 4, 8"]),
+    (IMAGE, {"name": "tarflow", "patch": 3}, ["patch = 3", "8 x 8", "use one of 1, 2, 4, 8"]),
+    (IMAGE, {"name": "tarflow", "patch": 16}, ["patch = 16", "use one of 1, 2, 4, 8"]),
     (IMAGE, {"name": "jet", "patch": 1}, ["1 entries", "odd", "use an even patch"]),
     (IMAGE, {"name": "jet", "patch": 8}, ["patch = 8", "one token", "use a smaller patch"]),
     (
         IMAGE,
-        {"heads": 3},
+        {"name": "tarflow", "generator_ch": 64, "heads": 3},
         ["width = 64", "heads = 3", "such as 63", "width is config.model.generator_ch"],
     ),
     (POINT, {"name": "tarflow", "heads": 3}, ["width = 32", "heads = 3", "config.model.generator"]),
@@ -42,8 +42,8 @@ REFUSED = [
     (IMAGE, {"name": "spline", "scales": 5}, ["scales = 5", "halved 3 times"]),
     (IMAGE, {"name": "residual", "scales": 9}, ["scales = 9", "halved 3 times"]),
     (POINT, {"name": "jet"}, ["'jet'", "(2,)", "take 'spline' or 'tarflow'"]),
-    (POINT, {"dequantiser": "variational"}, ["'variational'", "no grid", "set it to 'uniform'"]),
     (IMAGE, {"name": "glow", "remat": True}, ["remat = True", "set it to False"]),
+    (IMAGE, {"dequantiser": "variational"}, ["'variational'", "'balanced'", "'uniform'"]),
     (IMAGE, {"dtype": "bfloat16"}, ["dtype = 'bfloat16'", "float32 only"]),
 ]
 
@@ -89,6 +89,12 @@ def test_shapes_that_look_odd_and_can_be_built(name, shape):
     m = settings(IMAGE, name=name, depth=2, layers=1, generator_ch=4).model
     flow = flows.build(m, shape, 1, 17)
     assert math.prod(flow.latent_shape) == math.prod(shape)
+
+
+def test_variational_noise_without_a_grid():
+    m = settings(POINT, dequantiser="variational").model
+    with pytest.raises(ConfigError, match="'variational'.*no grid.*set it to 'uniform'"):
+        flows.build(m, (2,), 1, 0)
 
 
 @pytest.mark.parametrize("limit", [1.0, 1.5, 0.0, -0.5, math.nan, math.inf])
@@ -154,6 +160,7 @@ def test_the_command_says_it_in_one_line(plan, tmp_path):
             sys.executable,
             "experiments/train_flow.py",
             "--config=configs/digits.py:smoke",
+            "--config.model.name=tarflow",
             "--config.model.patch=3",
             f"--workdir={tmp_path / 'run'}",
             *plan,

@@ -603,14 +603,18 @@ def test_the_implicit_route_keeps_its_start_and_fits_no_critic():
     assert page.rejection == []  # nothing tells which samples to keep
     assert page.memory.start == page.memory.average > 0
     assert "frozen start" in str(page)
-    # Once through the start and once through the model, at data and at its samples.
-    plain = planner.plan(flow(), device="h100-sxm").memory
+    assert planner.plan(flow(), device="h100-sxm").memory.start == page.memory.average
+    plain = planner.plan(flow(log_ratio="critic"), device="h100-sxm").memory
     assert plain.start == 0
 
 
-def test_held_out_checks_are_those_of_each_route():
-    """A base by likelihood checks a density alone; a λ also its ratio, at data and at samples."""
-    cfg = flow()
+@pytest.mark.parametrize(("log_ratio", "densities"), [("critic", 2), ("density", 6)])
+def test_held_out_checks_are_those_of_each_route(log_ratio, densities):
+    """A base by likelihood checks a density alone; a λ also its ratio, at data and at samples.
+
+    The ratio is the critic's, or with it the density of the flow and of its start.
+    """
+    cfg = flow(log_ratio=log_ratio)
     todo, shape = phases.phases(cfg, "finetune"), shapes.shape_of(cfg)
     tracer = programs.Tracer(shape)
     traced = {p.name: tracer(p, cfg.train.batch) for p in todo}
@@ -627,13 +631,13 @@ def test_held_out_checks_are_those_of_each_route():
     critic = flops.count(lambda s, *a: train.apply_frozen(system.critic, s, *a), state.critic, x, y)
     # An affine coupling's inverse costs what its forward pass costs.
     assert counts["base"] == density.flops
-    assert counts["λ"] == 2 * density.flops + 2 * critic.flops
+    assert counts["λ"] == densities * density.flops + 2 * critic.flops
 
 
 def test_loops_that_end_when_they_have_converged_widen_the_range():
-    cfg = flow(model__name="residual")
+    cfg, other = (flow(model__name=n, log_ratio="critic") for n in ("residual", "realnvp"))
     page = planner.plan(cfg, device="l4")
     assert any("one trip at the low end" in text and "174" in text for text in page.assumptions)
-    update, steady = (planner.plan(c, device="l4").seconds["critic update"] for c in (cfg, flow()))
+    update, steady = (planner.plan(c, device="l4").seconds["critic update"] for c in (cfg, other))
     assert update.high / update.low > 5 * steady.high / steady.low
     assert not [text for text in page.warnings if "not counted" in text]

@@ -83,7 +83,10 @@ def _flow_critic(cfg: Any, shape: tuple[int, ...], num_classes: int) -> nn.Modul
     m = cfg.model
     if len(shape) == 1:
         return _critic_of_points(m, num_classes, 2)
-    return _biggan_critic(m, shape, num_classes, None)
+    try:
+        return _biggan_critic(m, shape, num_classes, None)
+    except ConfigError as error:
+        raise ConfigError(f"the critic of a flow of images is BigGAN's: {error}") from None
 
 
 def _biggan(

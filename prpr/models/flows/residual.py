@@ -16,8 +16,8 @@ The power series is summed for each item until what is left is known to be below
 |vᵀ Jʲ v| ≤ |v| |(Jᵀ)ᵏ v| L^{j−k} for j > k. So it needs no Russian roulette, whose purpose is to
 stop at random without bias. What is left is the variance of a probe, 2 Σ_{i≠j} S_ij² with S the
 symmetric part of log(I + J), divided by the number of probes. Where the collection "probes" holds
-random words of each item (`drawn_for`; a training step fills it from the item's own noise), its
-probes are drawn by them and the estimate has no bias; with the number that it holds at first all
+random words of each item (`drawn_for`; a training step's likelihoods fill it from the item's own noise,
+the flow's part of a ratio does not), its probes are drawn by them and the estimate has no bias; with the number that it holds at first all
 items have the same probes always, log_det is a deterministic function, and its error at one x does
 not average out: evaluate so, or with a larger `exact_dim`, but train with words, as a network could
 learn to please fixed probes.
@@ -173,9 +173,9 @@ def _rademacher(words: Array | None, layer: str, count: int, x: Array) -> Array:
 
     `layer` tells those of one layer from another's.
     """
-    if words is None:
-        return jax.random.rademacher(jax.random.key(0), (count, 1, *x.shape[1:]), x.dtype)
     own = jax.random.key(zlib.crc32(layer.encode()))
+    if words is None:
+        return jax.random.rademacher(own, (count, 1, *x.shape[1:]), x.dtype)
 
     def one(pair: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(own, pair[0]), pair[1])
