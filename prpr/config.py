@@ -410,8 +410,8 @@ def _check_density(cfg: Config) -> None:
         )
     if reweights and cfg.model.dequantiser == "variational":
         raise ConfigError(
-            f"config.model.dequantiser = 'variational' with config.route = {cfg.route!r}: some data "
-            "have negative weights, which would loosen its bound without end; take 'uniform', or "
+            f"config.model.dequantiser = 'variational' with config.route = {cfg.route!r}: some "
+            "data have negative weights, which would loosen its bound; take 'uniform', or "
             "config.route = 'samples'."
         )
     if cfg.log_ratio == "density" and cfg.critic.parametrisation != "log":

@@ -93,7 +93,7 @@ def test_shapes_that_look_odd_and_can_be_built(name, shape):
 
 def test_variational_noise_without_a_grid():
     m = settings(POINT, dequantiser="variational").model
-    with pytest.raises(ConfigError, match="'variational'.*no grid.*set it to 'uniform'"):
+    with pytest.raises(ConfigError, match=r"'variational'.*no grid.*set it to 'uniform'"):
         flows.build(m, (2,), 1, 0)
 
 

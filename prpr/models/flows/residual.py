@@ -16,11 +16,11 @@ The power series is summed for each item until what is left is known to be below
 |vᵀ Jʲ v| ≤ |v| |(Jᵀ)ᵏ v| L^{j−k} for j > k. So it needs no Russian roulette, whose purpose is to
 stop at random without bias. What is left is the variance of a probe, 2 Σ_{i≠j} S_ij² with S the
 symmetric part of log(I + J), divided by the number of probes. Where the collection "probes" holds
-random words of each item (`drawn_for`; a training step's likelihoods fill it from the item's own noise,
-the flow's part of a ratio does not), its probes are drawn by them and the estimate has no bias; with the number that it holds at first all
-items have the same probes always, log_det is a deterministic function, and its error at one x does
-not average out: evaluate so, or with a larger `exact_dim`, but train with words, as a network could
-learn to please fixed probes.
+random words of each item (`drawn_for`; the likelihoods of a training step fill it from the item's
+own noise, the flow's part of a ratio does not), its probes are drawn by them and the estimate has
+no bias; with the number that it holds at first all items have the same probes always, log_det is a
+deterministic function, and its error at one x does not average out: evaluate so, or with a larger
+`exact_dim`, but train with words, as a network could learn to please fixed probes.
 
 The gradient is that of log |det| itself, ∂ log det (I + J) = tr((I + J)⁻¹ ∂J), estimated with the
 same probes as wᵀ ∂J v, w = (I + Jᵀ)⁻¹ v, again by a series up to a known rest: without bias where
