@@ -121,9 +121,10 @@ def page() -> card.Card:
 
 
 def test_memory_is_exact_where_it_can_be(page):
-    # z 2 and 8 classes to 16, 16, 2; points 2 and 8 classes to 64, 64, 1; biases everywhere.
-    generator = 10 * 16 + 16 + 16 * 16 + 16 + 16 * 2 + 2
-    critic = 10 * 64 + 64 + 64 * 64 + 64 + 64 + 1
+    # z 2 and 8 classes to 64, 64, 64, 2; points 2, sines and cosines of 32 angles, and 8 classes to
+    # 64, 64, 64, 1; biases everywhere but at the frequencies.
+    generator = 10 * 64 + 64 + 2 * (64 * 64 + 64) + 64 * 2 + 2
+    critic = 2 * 32 + 74 * 64 + 64 + 2 * (64 * 64 + 64) + 64 + 1
     assert page.parameters == {"generator": generator, "critic": critic}
     m = page.memory
     assert (m.generator, m.critic, m.average) == (4 * generator, 4 * critic, 4 * generator)
@@ -430,7 +431,8 @@ def test_activations_are_what_the_peak_has_beyond_the_state():
 def test_arithmetic_of_an_update_by_hand(page):
     """Dense layers only: forward, weights' and inputs' gradients are a product each."""
     batch = toy().train.batch
-    generator, critic = [10 * 16, 16 * 16, 16 * 2], [10 * 64, 64 * 64, 64]
+    generator = [10 * 64, 64 * 64, 64 * 64, 64 * 2]
+    critic = [2 * 32, 74 * 64, 64 * 64, 64 * 64, 64]  # the first are the frequencies
     # The critic's update: samples; then real and fake forward, and back to the first weights.
     both = sum(critic) * 2 + sum(critic[1:])
     assert page.flops["critic update"] == 2 * batch * (sum(generator) + 2 * both)
@@ -498,8 +500,8 @@ def test_phases_of_two_batches(monkeypatch):
     )
     page = planner.plan(cfg, device="l4")
     assert (page.batch, page.micro) == (64, 64)
-    assert ("hinge", 16) in taken
-    assert ("hinge", 64) not in taken
+    assert ("logistic", 16) in taken
+    assert ("logistic", 64) not in taken
     assert page.seconds["critic update"].middle > 0
 
 
