@@ -1,12 +1,11 @@
 """The theory's checks in the plane: known cases of what they compute, and all of them in small."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planar_tools
 import pytest
 
 from prpr import build, config, divergences, objectives, train
@@ -17,7 +16,6 @@ from prpr.planar.checks import bound, grids, implied, plug_in, runs, tau
 from prpr.planar.checks.centres import centre, pr_divergence
 from prpr.planar.grid import oracle_of
 
-ROOT = Path(__file__).parents[1]
 CELLS = 32
 KINDS = dict(bound.KINDS)
 # One program less; the kinds that stay are of both parametrisations.
@@ -25,14 +23,7 @@ FEW = {key: kind for key, kind in KINDS.items() if key != "pearson, log"}
 
 
 def get_config(argument: str) -> config.Config:
-    spec = importlib.util.spec_from_file_location("toy_2d", ROOT / "configs/toy_2d.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    cfg = module.get_config(argument)
-    cfg.model.generator_ch, cfg.model.critic_ch, cfg.train.batch = 8, 8, 16
-    cfg.critic.steps = cfg.base.critic_steps = 1
+    cfg = planar_tools.get_config(argument)
     cfg.model.depth, cfg.model.layers, cfg.train.warmup = 1, 1, 0
     return cfg
 

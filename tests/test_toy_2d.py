@@ -1,31 +1,15 @@
 """The controlled experiments in the plane: one program for the grid, files, numbers, refusals."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from planar_tools import get_config
 
-from prpr import config, data, parallel, planar
+from prpr import data, parallel, planar
 from prpr.errors import ConfigError
 from prpr.planar import grid, truth
-
-ROOT = Path(__file__).parents[1]
-
-
-def get_config(argument: str) -> config.Config:
-    spec = importlib.util.spec_from_file_location("toy_2d", ROOT / "configs/toy_2d.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    cfg = module.get_config(argument)
-    cfg.model.generator_ch, cfg.model.critic_ch, cfg.train.batch = 8, 8, 16
-    cfg.critic.steps = cfg.base.critic_steps = 1
-    cfg.model.depth = 2
-    return cfg
 
 
 @pytest.fixture(scope="module", autouse=True)
