@@ -48,7 +48,8 @@ def get_config(argument: str = "") -> config.Config:
         # Small enough that it cannot have both ends: a spline flow fits these data too well.
         cfg.model.name, cfg.model.depth, cfg.model.layers = "realnvp", 6, 2
         cfg.model.generator_ch, cfg.model.fourier = 32, 2.0
-        cfg.base.steps, cfg.base.generator_lr, cfg.generator.lr = 2000, 1e-3, 5e-4
+        cfg.base.steps, cfg.base.generator_lr, cfg.generator.lr = 2000, 1e-3, 2.5e-4
+        cfg.train.steps, cfg.critic.steps = 5000, 2
         cfg.generator.b1, cfg.generator.b2, cfg.critic.b1 = 0.5, 0.99, 0.5
     if "smoke" in (argument, small):
         cfg.name = f"{cfg.name}-smoke"

@@ -9,9 +9,9 @@ Of a file's configurations it takes `:flow`, and for FILE.py:smoke `:flow_smoke`
 the model is --config.route and --config.log_ratio: by reweighted likelihood of data and samples,
 with the flow's own density in the ratio (route=balanced, log_ratio=density: the default), of data
 alone (route=data), through its samples (route=samples), with a ratio that is the critic's alone
-(log_ratio=critic), or without any critic, against its frozen start (route=implicit
-with objective=smoothed_pr). The same command again resumes, or reuses what is done; --plan says
-what it will need and cost. `--help` lists the flags; every knob is in prpr/config.py.
+(log_ratio=critic), or without any critic, against its frozen start (route=implicit with
+objective=smoothed_pr and train.warmup=0). The same command again resumes, or reuses what is done;
+--plan says what it will need and cost. `--help` lists the flags; every knob is in prpr/config.py.
 """
 
 from absl import flags

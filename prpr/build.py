@@ -165,7 +165,16 @@ def system(
       cfg: the configuration.
       dataset: gives the shape of an item and the number of classes.
       axis_name: of the devices that share a batch; None where nothing is mapped.
+
+    Raises:
+      ConfigError: a model that cannot make such items, or settings that it would not read.
     """
+    if cfg.model.fourier and len(dataset.shape) == 3:
+        raise ConfigError(
+            f"config.model.fourier = {cfg.model.fourier!r}: the critic of images, as in "
+            f"config.data.name = {cfg.data.name!r}, does not read it, that of points does; leave "
+            "it at 0.0."
+        )
     generator, critic = models.build(
         cfg, dataset.shape, dataset.num_classes, axis_name, levels=dataset.levels
     )

@@ -23,6 +23,14 @@ Config: TypeAlias = Any
 
 DECAYS = ("constant", "linear", "late_linear", "cosine")
 ROUTES = ("samples", "data", "balanced", "implicit")
+# Knobs of config.model that not every model reads, and those that do.
+_TRANSFORMERS = ("jet", "tarflow")
+_READ_BY = {
+    "fourier": ("mlp", *models.FLOWS),  # of points; of images `build.system` refuses it
+    "patch": _TRANSFORMERS,
+    "heads": _TRANSFORMERS,
+    "dequantiser": models.FLOWS,
+}
 
 
 class Knob(NamedTuple):
@@ -377,7 +385,19 @@ def validate(cfg: Config) -> None:
             f"{cfg.critic.loss!r} estimates none; use critic.loss = 'logistic' (or a divergence), "
             "or objective = 'hinge'."
         )
+    _check_read(cfg.model)
     _check_density(cfg)
+
+
+def _check_read(model: Config) -> None:
+    """Settings that the model would not read."""
+    for knob, readers in _READ_BY.items():
+        value, default = model[knob], KNOBS["model"][knob].default
+        if value != default and model.name not in readers:
+            raise ConfigError(
+                f"config.model.{knob} = {value!r}: {model.name} does not read it; leave it at "
+                f"{default!r}, or set config.model.name to one of {', '.join(readers)}."
+            )
 
 
 def _check_density(cfg: Config) -> None:
@@ -413,6 +433,12 @@ def _check_density(cfg: Config) -> None:
             f"config.model.dequantiser = 'variational' with config.route = {cfg.route!r}: some "
             "data have negative weights, which would loosen its bound; take 'uniform', or "
             "config.route = 'samples'."
+        )
+    if cfg.train.warmup and (likelihood or cfg.route == "implicit"):
+        knob, value = ("objective", cfg.objective) if likelihood else ("route", cfg.route)
+        raise ConfigError(
+            f"config.train.warmup = {cfg.train.warmup}: with config.{knob} = {value!r} nothing "
+            "reads the critic that it would train; set config.train.warmup = 0."
         )
     if cfg.log_ratio == "density" and cfg.critic.parametrisation != "log":
         raise ConfigError(
@@ -501,12 +527,15 @@ def shrink(cfg: Config) -> Config:
     out.model.generator_ch = out.model.critic_ch = 4
     out.model.dim_z, out.model.shared_dim = 20, 8
     if cfg.model.name in models.FLOWS:
-        out.model.depth, out.model.layers, out.model.heads = 2, 1, 2
+        out.model.depth, out.model.layers = 2, 1
+    if cfg.model.name in _TRANSFORMERS:
+        out.model.heads = 2
     if cfg.model.attention_at:  # which needs 8 channels
         out.model.attention_at = (16,)
         out.model.generator_ch = out.model.critic_ch = 8
     out.base.required = False
-    out.base.batch, out.base.steps, out.train.steps, out.train.warmup = 0, 2, 2, 1
+    out.base.batch, out.base.steps, out.train.steps = 0, 2, 2
+    out.train.warmup = min(cfg.train.warmup, 1)
     out.base.critic_steps = out.critic.steps = 1
     out.train.batch = 8
     out.train.log_every = out.train.diagnose_every = out.train.replica_check_every = 1

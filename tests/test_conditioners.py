@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prpr.models.flows import conditioners
+from prpr.planner import flops
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
@@ -53,3 +54,26 @@ def test_product_is_the_product_in_every_derivative():
     several = jnp.stack([kernel, kernel + 1.0])
     mapped = [jax.vmap(jax.grad(f, 1), (None, 0))(x, several) for f in (ours, plain)]
     np.testing.assert_allclose(*mapped, atol=1e-5)
+
+
+def test_a_factor_that_is_not_differentiated_costs_no_product():
+    """One product is the value's, and one is due to each factor that is."""
+    x, kernel, one = normal(6, 3), normal(3, 4, seed=1), 2 * 6 * 3 * 4
+
+    def ours(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.sin(conditioners.product(x, kernel)).sum()
+
+    def by_x(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.jvp(lambda x: ours(x, kernel), (x,), (x,))[1]
+
+    def by_kernel(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.jvp(lambda kernel: ours(x, kernel), (kernel,), (kernel,))[1]
+
+    several = [jnp.stack([factor] * 5) for factor in (x, kernel)]
+    for fn, products in (
+        *((by_x, 2), (jax.grad(ours, 0), 2)),
+        *((by_kernel, 2), (jax.grad(ours, 1), 2)),
+        (jax.grad(ours, (0, 1)), 3),
+    ):
+        assert flops.count(fn, x, kernel).flops == products * one
+        assert flops.count(jax.vmap(fn), *several).flops == 5 * products * one

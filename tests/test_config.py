@@ -137,6 +137,47 @@ def test_impossible_combinations_are_refused_before_anything_is_written(changes,
         build.check(cfg)
 
 
+@pytest.mark.parametrize(
+    ("model", "knob", "value", "readers"),
+    [
+        ("biggan", "patch", 4, "jet, tarflow"),
+        ("glow", "heads", 2, "jet, tarflow"),
+        ("mlp", "dequantiser", "variational", "realnvp, .*tarflow"),
+        ("biggan_deep", "fourier", 1.0, "mlp, realnvp, .*tarflow"),
+    ],
+)
+def test_a_knob_that_the_model_does_not_read_is_refused(model, knob, value, readers):
+    cfg = config.defaults()
+    cfg.model.name = model
+    config.validate(cfg)  # at its default
+    cfg.model[knob] = value
+    with pytest.raises(ConfigError, match=f"{model} does not read it.*one of {readers}") as error:
+        config.validate(cfg)
+    assert f"config.model.{knob} = {value!r}" in str(error.value)
+    assert f"leave it at {config.defaults().model[knob]!r}" in str(error.value)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_what_is_derived_for_a_model_sets_no_knob_that_it_does_not_read(name):
+    cfg = config.defaults()
+    cfg.model.name = name
+    for derive in (config.base_of, config.control_of, config.shrink):
+        config.validate(derive(cfg))
+
+
+@pytest.mark.parametrize(("knob", "value"), [("route", "implicit"), ("objective", "likelihood")])
+def test_a_warmup_of_a_critic_that_nothing_reads_is_refused(knob, value):
+    cfg = config.flow_of(config.defaults())
+    cfg.model.name, cfg.objective, cfg.train.warmup = "glow", "smoothed_pr", 5
+    cfg[knob] = value
+    told = rf"train\.warmup = 5: with config\.{knob} = '{value}' nothing reads .*warmup = 0"
+    with pytest.raises(ConfigError, match=told):
+        config.validate(cfg)
+    cfg.train.warmup = 0
+    config.validate(cfg)
+    config.validate(config.shrink(cfg))
+
+
 def test_images_with_nan_are_refused(monkeypatch):
     from prpr import data
 

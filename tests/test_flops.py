@@ -147,12 +147,62 @@ def test_a_loop_that_stops_at_a_number_of_trips_counts_that_many():
     # Side by side too, where the condition is one of many runs.
     many = flops.program(jax.vmap(lambda x: loop(x, 7)), shape(2, 3, 3))
     assert flops.cost(many).flops == 2 * 7 * 54
-    # A bound that is computed is none, and neither is one of a number that is not a counter.
+
+
+def up(state):
+    x, i = state
+    return x @ x, i + 1
+
+
+@pytest.mark.parametrize(
+    ("go_on", "advance"),
+    [
+        # Comparisons that need not hold, or with something else.
+        (lambda s: (s[0].sum() < 9.0) | (s[1] < 7), up),
+        (lambda s: ~(s[1] < 7), up),
+        (lambda s: s[1] != 7, up),
+        (lambda s: s[1] < s[0].sum().astype(jnp.int32), up),
+        (lambda s: s[1] * s[1] < 7, up),
+        # What is compared does not count, or otherwise than by one.
+        (lambda s: s[1] < 7, lambda s: (s[0] @ s[0], s[1] + 2)),
+        (lambda s: s[1] < 7, lambda s: (s[0] @ s[0], s[1] * s[1])),
+        (lambda s: s[1] < 7, lambda s: (s[0] @ s[0], s[1])),
+        (lambda s: s[0].sum() < 9.0, up),
+    ],
+)
+def test_a_comparison_that_is_no_counters_bounds_nothing(go_on, advance):
     with pytest.raises(PrprError, match="give trips"):
-        flops.program(loop, shape(3, 3), jax.ShapeDtypeStruct((), "int32"))
-    with pytest.raises(PrprError, match="give trips"):
-        flops.count(lambda x: jax.lax.while_loop(lambda c: c < 9.0, lambda c: c * c, x), shape())
-    # A scan's trips are known, and no part of them is in doubt.
+        flops.count(lambda x: jax.lax.while_loop(go_on, advance, (x, jnp.int32(0))), shape(3, 3))
+
+
+def test_neither_does_one_with_a_start_or_an_end_that_is_computed():
+    def loop(x, begin, end):
+        return jax.lax.while_loop(lambda s: s[1] < end, up, (x, begin))
+
+    number = shape(dtype=jnp.int32)
+    for fn in (lambda x, n: loop(x, n, 7), lambda x, n: loop(x, jnp.int32(0), n)):
+        with pytest.raises(PrprError, match="give trips"):
+            flops.count(fn, shape(3, 3), number)
+
+
+@pytest.mark.parametrize(
+    ("begin", "at_most", "trips"), [(0, 7, 8), (1, 7, 7), (5, 6, 2), (9, 7, 0)]
+)
+def test_a_loop_that_only_counts_makes_all_its_trips(begin, at_most, trips):
+    def loop(x):
+        start = (jnp.int32(begin), x)
+        return jax.lax.while_loop(
+            lambda s: s[0] <= at_most, lambda s: (1 + s[0], s[1] @ s[1]), start
+        )
+
+    for fn, size, one in ((loop, shape(3, 3), 54), (jax.vmap(loop), shape(2, 3, 3), 108)):
+        flat = flops.program(fn, size)
+        assert (flops.cost(flat).flops, flops.open_loops(flat)) == (trips * one, 0)
+        assert [k.sure for k in footprint.kernels(flat) if k.flops] == [1.0]
+    assert flops.count(loop, shape(3, 3)).flops == flops.count(loop, shape(3, 3), trips=trips).flops
+
+
+def test_a_scans_trips_are_known():
     known = flops.program(lambda x: jax.lax.fori_loop(0, 5, lambda _, c: c @ c, x), shape(3, 3))
     assert (flops.cost(known).flops, flops.open_loops(known)) == (5 * 54, 0)
 

@@ -44,6 +44,8 @@ REFUSED = [
     (POINT, {"name": "jet"}, ["'jet'", "(2,)", "take 'spline' or 'tarflow'"]),
     (IMAGE, {"name": "glow", "remat": True}, ["remat = True", "set it to False"]),
     (IMAGE, {"dequantiser": "variational"}, ["'variational'", "'balanced'", "'uniform'"]),
+    (IMAGE, {"patch": 4}, ["patch = 4", "glow does not read it", "leave it at 2"]),
+    (IMAGE, {"fourier": 2.0}, ["fourier = 2.0", "'digits'", "leave it at 0"]),
     (IMAGE, {"dtype": "bfloat16"}, ["dtype = 'bfloat16'", "float32 only"]),
 ]
 

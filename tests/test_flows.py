@@ -650,6 +650,9 @@ def test_the_variational_bound_is_below_the_probability_and_its_mean_is_it():
         (lambda: AffineCoupling((4,), width=0), "width = 0"),
         (lambda: SplineCoupling((4,), bins=1), "bins = 1"),
         (lambda: SplineCoupling((4,), bound=-1.0), "bound = -1.0"),
+        (lambda: AffineCoupling((4,), max_log_scale=0.0), "max_log_scale = 0.0 must be positive"),
+        (lambda: AffineCoupling((4,), max_log_scale=-1.0), "max_log_scale = -1.0"),
+        (lambda: AffineCoupling((4,), max_log_scale=math.nan), "max_log_scale = nan"),
         (lambda: Logit(alpha=0.0), "alpha = 0.0"),
         (lambda: Logit(1), "levels = 1"),
         (lambda: Permute((0, 2)), "no permutation"),
@@ -666,6 +669,8 @@ def test_the_variational_bound_is_below_the_probability_and_its_mean_is_it():
         (lambda: residual((4,), lipschitz=1.0), "lipschitz = 1.0"),
         (lambda: Residual((4,), probes=0), "probes = 0"),
         (lambda: Variational(steps=-1), "Variational: steps = -1"),
+        (lambda: Variational(max_log_scale=0.0), "Variational: max_log_scale = 0.0"),
+        (lambda: Variational(max_log_scale=math.inf), "Variational: max_log_scale = inf"),
     ],
 )
 def test_refused_builds_name_what_is_wrong(build, words):

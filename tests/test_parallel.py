@@ -367,7 +367,7 @@ def density_batch(step: int) -> dict[str, np.ndarray]:
 
 
 def density_run(route: str, devices: int, accumulate: int = 1) -> dict[str, Any]:
-    """A few steps of a route on a team: scalars, all weights, held-out values."""
+    """A few steps of a route on a team: scalars, all weights, each held-out item's values."""
     team = parallel.Team(devices)
     system = density_system(route, team.axis_name, accumulate)
     alone = density_system(route, None, accumulate)
@@ -385,16 +385,14 @@ def density_run(route: str, devices: int, accumulate: int = 1) -> dict[str, Any]
             placed, one = critic(placed, team.batch([density_batch(step)]))
         placed, two = generator(placed, team.batch([density_batch(100 + step)]))
         scalars.append([float(v) for v in jax.tree.leaves(team.fetch((one, two), 1))])
-    found = {"log_likelihood": np.zeros(B)}
-    if route == "likelihood":
-        held_out = team.map(lambda s, b: train.held_out(system, s, b))
-        found = team.fetch(held_out(placed, team.batch([density_batch(99)])), 1)[0]
+    held_out = team.map(lambda s, b: train.held_out(system, s, b))
+    found = team.fetch(held_out(placed, team.batch([density_batch(99)])), 1)[0]
     (end,) = team.fetch(placed, 1)
     leaves = jax.tree.leaves((end.critic.params, end.generator.params, end.ema.params))
     return {
         "scalars": np.array(scalars),
         "weights": np.concatenate([np.ravel(leaf) for leaf in leaves]),
-        "held_out": found["log_likelihood"],
+        **{f"held_out_{name}": values for name, values in found.items()},
     }
 
 
@@ -421,11 +419,16 @@ def densities(tmp_path_factory) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_density_learns_alike_on_devices_and_in_pieces(densities, route):
     """Noise, latents and probes are an item's own, wherever it is computed."""
-    for key in ("scalars", "weights", "held_out"):
+    ratio = {"held_out_data", "held_out_samples"} if route in ("data", "balanced") else set()
+    keys = {"scalars", "weights", "held_out_log_likelihood"} | ratio
+    assert {name for name in densities if name.startswith(route)} == {
+        f"{route}/{cut}/{key}" for cut in ("whole", "cut") for key in keys
+    }
+    for key in keys:
         whole, cut = (densities[f"{route}/{name}/{key}"] for name in ("whole", "cut"))
         atol = 2e-5 * np.abs(whole).max()
         np.testing.assert_allclose(cut, whole, rtol=2e-5, atol=atol, err_msg=key)
-    assert np.ptp(densities[f"{route}/whole/scalars"], axis=0).max() > 0.01
+        assert np.ptp(whole, axis=0).max() > 0.01, key
 
 
 def disagree_child(port: int, number: int) -> None:

@@ -48,6 +48,7 @@ def biggan(**knobs: Any) -> Any:
         "model__critic_ch": 8,
         "model__dim_z": 16,
         "model__shared_dim": 8,
+        "model__fourier": 0.0,
     }
     return toy(**(small | knobs))
 
@@ -329,6 +330,8 @@ def test_a_probe_measures(monkeypatch, tmp_path):
     assert 0 < page.seconds["critic update"].low <= page.seconds["critic update"].high < 10
     assert page.total_hours.low > 0
     assert any("bursts" in text for text in page.assumptions)
+    # Both updates, and the held-out check.
+    assert any(text.startswith("compilation of 3 programs") for text in page.assumptions)
 
 
 def test_spread_widens_what_was_measured():
@@ -642,4 +645,9 @@ def test_loops_that_end_when_they_have_converged_widen_the_range():
     assert any("one trip at the low end" in text and "174" in text for text in page.assumptions)
     update, steady = (planner.plan(c, device="l4").seconds["critic update"] for c in (cfg, other))
     assert update.high / update.low > 5 * steady.high / steady.low
+    # Likelihood needs no samples, which are what is solved for; and has no critic that does.
+    alone = planner.plan(config.base_of(cfg), command="train", device="l4")
+    assert not any("one trip at the low end" in text for text in alone.assumptions)
+    assert alone.compile_seconds == card.between(*estimate.COMPILE) * 4
+    assert page.compile_seconds == card.between(*estimate.COMPILE) * (2 + 2 + 2 + 3)
     assert not [text for text in page.warnings if "not counted" in text]

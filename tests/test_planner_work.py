@@ -229,6 +229,20 @@ def test_only_what_is_missing_is_not_here(tmp_path, monkeypatch):
         shapes.shape_of(prepared(name="imagenet2012"))
 
 
+@pytest.mark.parametrize("root", ["", "imagenet_resized", "imagenet_resized/32x32/3.0.0"])
+def test_data_are_looked_for_where_a_run_finds_them(tmp_path, monkeypatch, root):
+    cfg = prepared(name="imagenet32")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / root))
+    assert not shapes._here(cfg)
+    version = tmp_path / "imagenet_resized/32x32/3.0.0"
+    version.mkdir(parents=True)
+    (version / "dataset_info.json").write_text("{}")
+    assert shapes._here(cfg)
+    # What is there is read, and here it cannot be.
+    with pytest.raises(DataError, match="is not a copy of 'imagenet32'"):
+        shapes.shape_of(cfg)
+
+
 # --- configurations and benchmarks ----------------------------------------------------------
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))

@@ -69,7 +69,7 @@ class Copy:
     def __init__(self, name: str, path: str = ""):
         root = Path(path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
         self.name, layout = name, _layout(name)
-        self.folder = _version(root, name)
+        self.folder = version_folder(root, name)
         import tensorflow_datasets as tfds  # a second to import
 
         try:
@@ -189,7 +189,7 @@ class ExampleRecords:
         return feature["image"].bytes_list.value[0], label
 
 
-def _version(root: Path, name: str) -> Path:
+def version_folder(root: Path, name: str) -> Path:
     """The folder with dataset_info.json: `root`, or the newest version below it."""
     place = _layout(name).place(name)
     for folder in (root, root / place, root / place.name):

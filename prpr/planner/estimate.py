@@ -213,7 +213,8 @@ def timing(
     work = neighbours_flops(cfg, shape)
     row = between(work / HOST[1], work / HOST[0])
     written = flops.tree_bytes(last.state)
-    count = 2 * len({id(p.cfg) for p in todo}) + 2
+    # Updates and the held-out check of each phase, and what scores.
+    count = 2 + sum(len(traced[phase.name].updates(phase)) + 1 for phase in todo)
     return Timing(
         updates=updates,
         data=ZERO,

@@ -17,10 +17,11 @@ costs, for every stride and padding, so a training pass is three times a forward
 
 A program is flattened first: calls (jit, remat, custom derivatives, shard_map) are inlined, what
 nothing needs is dropped, a scan counts its body `length` times, a cond its dearest branch, a
-linear solve the solver that it was given. A while loop that ends when it has converged, or after
-so many trips (its condition compares a counter with a number), counts that many and is marked as
-making one at least; of another the number of trips is not known: `trips` says it, or it is an
-error. Below a shard_map or pmap the shapes, and so the counts, are those of one device.
+linear solve the solver that it was given. A while loop counts as many trips as its counter allows
+(`counter < number`, from a known number, by one), and where it may also end earlier, as when it has
+converged, it is marked as making one at least; of another the number of trips is not known: `trips`
+says it, or it is an error. Below a shard_map or pmap the shapes, and so the counts, are those of
+one device.
 """
 
 from collections import defaultdict
@@ -84,8 +85,8 @@ class Op(NamedTuple):
       elementwise: other arithmetic operations.
       body: of a loop or branch.
       times: how often the body runs, at most.
-      sure: the part of these that are made surely: less than 1 where a loop ends when it has
-        converged.
+      sure: the part of these that are made surely: less than 1 where a loop may end before its
+        counter ends it, as when it has converged.
       written: bytes that it reads and writes where that is less than its inputs and outputs are:
         a slice that is put in its place within a buffer.
     """
@@ -294,21 +295,17 @@ def _inner(value: Any) -> Any:
     return value.jaxpr if hasattr(value, "jaxpr") else value
 
 
-def _bound(condition: Any) -> float | None:
-    """Most trips of a while loop that also stops at a number of them, counted from 0 or 1."""
-    known = {}  # numbers that were only given a shape
-    for eqn in condition.eqns:
-        name = eqn.primitive.name
-        if name in ("broadcast_in_dim", "convert_element_type", "reshape"):
-            (source,) = eqn.invars
-            known[eqn.outvars[0]] = source.val if hasattr(source, "val") else known.get(source)
-        elif name in ("lt", "le"):
-            counter, limit = eqn.invars
-            value = limit.val if hasattr(limit, "val") else known.get(limit)
-            whole = jnp.issubdtype(counter.aval.dtype, jnp.integer)
-            if whole and value is not None and np.ndim(value) == 0:
-                return float(value)
-    return None
+def _required(condition: Program) -> list[Op | None]:
+    """What must hold for a condition to hold: the terms of its `and`s; None: no comparison."""
+    made = {op.outputs[0]: op for op in condition.ops}
+    wanted, terms = list(condition.outputs), []
+    while wanted:
+        op = made.get(wanted.pop())
+        if op is not None and op.name == "and":
+            wanted += op.inputs
+        else:
+            terms.append(op)
+    return terms
 
 
 def _solver(eqn: Any, inputs: list[int]) -> tuple[Any, list[int]]:
@@ -320,10 +317,16 @@ def _solver(eqn: Any, inputs: list[int]) -> tuple[Any, list[int]]:
 
 
 class _Flattener:
-    """Numbers values and inlines calls."""
+    """Numbers values and inlines calls.
+
+    Attributes:
+      trips: of `program`.
+      known: value -> the whole number that all its elements are.
+    """
 
     def __init__(self, trips: int | None):
         self.trips = trips
+        self.known: dict[int, int] = {}
 
     def whole(self, jaxpr: Any) -> Program:
         """A jaxpr as a program of its own."""
@@ -350,8 +353,11 @@ class _Flattener:
         numbers = []
         for atom in atoms:
             if hasattr(atom, "val"):
-                self._size[len(self._size)] = 0
-                numbers.append(len(self._size) - 1)
+                number = len(self._size)
+                self._size[number] = 0
+                if jnp.issubdtype(atom.aval.dtype, jnp.integer):
+                    self.known[number] = int(atom.val)
+                numbers.append(number)
             else:
                 numbers.append(env[atom])
         return numbers
@@ -377,6 +383,8 @@ class _Flattener:
                 env.update(zip(eqn.outvars, inputs, strict=False))
             else:
                 outputs = [self._new(v, env) for v in eqn.outvars]
+                if name in ("broadcast_in_dim", "convert_element_type") and inputs[0] in self.known:
+                    self.known[outputs[0]] = self.known[inputs[0]]
                 self._ops.append(self._op(eqn, name, tuple(inputs), tuple(outputs)))
         return self._read(jaxpr.outvars, env)
 
@@ -388,7 +396,7 @@ class _Flattener:
         if kind == "contract":
             return Op(name, kind, inputs, outputs, _dtype(eqn), _CONTRACT[name](eqn))
         if kind == "loop":
-            body, times, sure = self._loop(eqn, name)
+            body, times, sure = self._loop(eqn, name, inputs)
             return Op(name, kind, inputs, outputs, body=body, times=times, sure=sure)
         if name == "dynamic_update_slice":
             part = 2.0 * nbytes(eqn.invars[1].aval)
@@ -404,22 +412,44 @@ class _Flattener:
             kind = "memory"
         return Op(name, kind, inputs, outputs, elementwise=counted)
 
-    def _loop(self, eqn: Any, name: str) -> tuple[Program, float, float]:
+    def _loop(self, eqn: Any, name: str, inputs: tuple[int, ...]) -> tuple[Program, float, float]:
         """The body of a scan, a while loop or the dearest branch; how often it runs, surely."""
         p = eqn.params
         if name == "scan":
             return _Flattener(self.trips).whole(_inner(p["jaxpr"])), float(p["length"]), 1.0
         if name == "while":
-            bound = _bound(_inner(p["cond_jaxpr"])) if self.trips is None else float(self.trips)
-            if bound is None:
-                raise PrprError(
-                    "a while loop's number of trips is not known before it runs, so its cost "
-                    "cannot be counted: use lax.scan or fori_loop with fixed bounds, or give trips."
-                )
-            sure = 1.0 if self.trips is not None else 1.0 / max(bound, 1.0)
-            return _Flattener(self.trips).whole(_inner(p["body_jaxpr"])), bound, sure
+            return self._while(p, inputs)
         branches = [_Flattener(self.trips).whole(_inner(b)) for b in p["branches"]]
         return max(branches, key=lambda b: (cost(b).flops, cost(b).elementwise)), 1.0, 1.0
+
+    def _while(self, p: Any, inputs: tuple[int, ...]) -> tuple[Program, float, float]:
+        """`_loop` of a while loop: the least trips that one of its counters allows."""
+        test, step = _Flattener(self.trips), _Flattener(self.trips)
+        body = step.whole(_inner(p["body_jaxpr"]))
+        if self.trips is not None:
+            return body, float(self.trips), 1.0
+        condition = test.whole(_inner(p["cond_jaxpr"]))
+        carried = condition.inputs[p["cond_nconsts"] :]
+        begins = inputs[p["cond_nconsts"] + p["body_nconsts"] :]
+        before, made = body.inputs[p["body_nconsts"] :], {op.outputs[0]: op for op in body.ops}
+        terms, found = _required(condition), []
+        for term in terms:
+            if term is None or term.name not in ("lt", "le") or term.inputs[0] not in carried:
+                continue
+            at = carried.index(term.inputs[0])
+            limit, begin = test.known.get(term.inputs[1]), self.known.get(begins[at])
+            after = made.get(body.outputs[at])
+            if limit is None or begin is None or after is None or after.name != "add":
+                continue
+            if before[at] in after.inputs and 1 in map(step.known.get, after.inputs):
+                found.append(max(0, limit - begin + (term.name == "le")))
+        if not found:
+            raise PrprError(
+                "a while loop's number of trips is not known before it runs, so its cost "
+                "cannot be counted: use lax.scan or fori_loop with fixed bounds, or give trips."
+            )
+        most = float(min(found))
+        return body, most, 1.0 if len(terms) == 1 else 1.0 / max(most, 1.0)
 
 
 def _needed(ops: Sequence[Op], outputs: Iterable[int]) -> list[Op]:

@@ -75,7 +75,8 @@ def make(
         times = estimate.timing(cfg, todo, tracer.shape, row, devices, traced)
         notes = _paper(row)
     notes = [tracer.shape.note] * bool(tracer.shape.note) + work.notes + notes
-    most = max(flops.open_loops(p) for t in traced.values() for p in (t.critic, t.generator))
+    updates = [p for phase in todo for p in traced[phase.name].updates(phase)]
+    most = max(map(flops.open_loops, updates))
     if most and want.probe:
         warnings.append(
             f"loops that end when they have converged, after {most:g} trips at most, take more in "
@@ -143,8 +144,8 @@ def _memory(
             f"largest that does is {most.micro}"
             + (f": train.accumulate = {most.accumulate}" if most.accumulate else "")
         )
-    found = tracer(last, items[last.name])
-    unknown = flops.cost(found.critic).uncounted | flops.cost(found.generator).uncounted
+    updates = tracer(last, items[last.name]).updates(last)
+    unknown = frozenset().union(*(flops.cost(update).uncounted for update in updates))
     if unknown:
         warnings.append(f"arithmetic of {', '.join(sorted(unknown))} is not counted")
     path = cfg.base.path

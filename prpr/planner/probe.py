@@ -97,15 +97,15 @@ class _Runs:
         self.state, scalars = self._generator(self.state, *batch)
         return scalars
 
-    def check(self) -> Range:
-        """A held-out check of every run, piece by piece as the trainer makes it."""
+    def check(self) -> tuple[Callable[[], Any], int]:
+        """A piece of every run's held-out check, as the trainer makes it, and how many it has."""
         valid, share = self._parts.valid, self.fleet.share
         size = min(self._cfg.train.diagnose_size, valid.size)
         items = build.share(self._cfg, share) // self.system.accumulate
         piece = min(items * share, size // share * share)
         batch = {**valid.read(build.spread(valid.size, piece)), "index": np.int32(0)}
         placed = self.fleet.batch([batch] * self.fleet.width)
-        return bursts(lambda: self._held_out(self.state, placed), 3, 0.2) * (size // piece)
+        return lambda: self._held_out(self.state, placed), size // piece
 
 
 def timing(cfg: config.Config, todo: Sequence[Phase], devices: int) -> tuple[Timing, list[str]]:
@@ -128,24 +128,26 @@ def timing(cfg: config.Config, todo: Sequence[Phase], devices: int) -> tuple[Tim
             updates[phase.name], checks[phase.name] = timed[program]
             continue
         last = _Runs(phase.cfg, parts, devices)
+        check, pieces = last.check()
         with last.stream() as loader:
             start = time.perf_counter()
             if phase.critic_updates:
                 jax.block_until_ready(last.critic(loader))
             jax.block_until_ready(last.generator(loader))
+            jax.block_until_ready(check())
             compiled += time.perf_counter() - start
             critic = ZERO
             if phase.critic_updates:
                 critic = bursts(lambda runs=last, loader=loader: runs.critic(loader))
             generator = bursts(lambda runs=last, loader=loader: runs.generator(loader))
-        timed[program] = (critic, generator), last.check()
+        timed[program] = (critic, generator), bursts(check, 3, 0.2) * pieces
         updates[phase.name], checks[phase.name] = timed[program]
     assert last is not None
     alone = _batch_alone(cfg, parts)
     with tempfile.TemporaryDirectory(prefix="prpr-probe-") as folder:
         saved = _checkpoint(last, Path(folder) / "checkpoints")
         fit, row, generator, critic_pass = _scoring(cfg, parts, last, Path(folder))
-    programs = sum(1 + (pair[0] is not ZERO) for pair, _ in timed.values())
+    programs = sum(2 + (pair[0] is not ZERO) for pair, _ in timed.values())
     notes = [
         f"measured: {BURSTS} bursts of {BURST_SECONDS:g} s of each update, on random networks; "
         f"ranges are the fastest and slowest burst, widened by {MARGIN:.0%}",

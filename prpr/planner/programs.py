@@ -20,6 +20,10 @@ class Traced(NamedTuple):
     state: train.TrainState
     system: train.System
 
+    def updates(self, phase: Phase) -> tuple[flops.Program, ...]:
+        """The programs of the updates that a phase makes: without critic updates, one."""
+        return (self.critic, self.generator) if phase.critic_updates else (self.generator,)
+
 
 def _critic_call(
     system: train.System, state: Any, shape: Any, items: int

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from prpr import build, config
 from prpr.data import tfds
-from prpr.errors import ConfigError
+from prpr.errors import ConfigError, DataError
 
 
 class Shape(NamedTuple):
@@ -91,5 +91,9 @@ def _here(cfg: config.Config) -> bool:
     if name in ("folder", "prepared"):
         return False
     root = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    place = tfds.LAYOUTS[name].place(name)
-    return (root / place).exists() or root.name == place.name
+    try:
+        tfds.version_folder(root, name)
+    except DataError:  # not a copy; but what has its name is one that is damaged
+        place = tfds.LAYOUTS[name].place(name)
+        return (root / place).exists() or root.name == place.name
+    return True

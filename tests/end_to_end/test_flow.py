@@ -10,7 +10,6 @@ SMALL = (
     "--config.model.depth=2",
     "--config.model.layers=1",
     "--config.model.generator_ch=16",
-    "--config.model.heads=2",
     "--config.train.devices=1",
     "--config.critic.steps=1",
     "--config.lams=5",
@@ -25,7 +24,7 @@ def rows(workdir):
     "route",
     [
         (),
-        ("--config.route=implicit", "--config.objective=smoothed_pr"),
+        ("--config.route=implicit", "--config.objective=smoothed_pr", "--config.train.warmup=0"),
     ],
     ids=["default", "implicit"],
 )

@@ -122,6 +122,13 @@ class AffineCoupling(Coupling):
 
     max_log_scale: float = 1.0
 
+    def _check(self) -> None:
+        super()._check()
+        if not 0.0 < self.max_log_scale < np.inf:
+            raise ConfigError(
+                f"AffineCoupling: max_log_scale = {self.max_log_scale!r} must be positive, finite."
+            )
+
     @property
     def per_entry(self) -> int:
         return 2

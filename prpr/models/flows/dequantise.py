@@ -9,6 +9,8 @@ Uniform: v = u, r = 1 (Theis, van den Oord & Bethge 2016, arXiv:1511.01844). Var
 a flow that sees x (Flow++, Ho et al. 2019, arXiv:1902.00275), which makes the bound tighter.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -62,6 +64,10 @@ class Variational(Dequantiser):
                 raise ConfigError(
                     f"Variational: {key} = {getattr(self, key)!r} must be at least {least}."
                 )
+        if not 0.0 < self.max_log_scale < math.inf:
+            raise ConfigError(
+                f"Variational: max_log_scale = {self.max_log_scale!r} must be positive, finite."
+            )
         super().__post_init__()
 
     @nn.compact
