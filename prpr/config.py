@@ -266,6 +266,12 @@ KNOBS: dict[str, Any] = {
             _name("layout", lambda: ("runs", "data")),
             "what devices share out: whole runs (small models) or the batch of one run",
         ),
+        "together": Knob(
+            1,
+            _whole(1),
+            "runs that a device carries at once in layout 'runs': more fill an accelerator that a "
+            "small model leaves idle, and need as much more memory",
+        ),
         "replica_check_every": Knob(
             0, _whole(0), "steps between two checks that all devices hold the same; 0: never"
         ),
@@ -384,6 +390,11 @@ def validate(cfg: Config) -> None:
             f"config.objective = {cfg.objective!r} needs a log-ratio, and config.critic.loss = "
             f"{cfg.critic.loss!r} estimates none; use critic.loss = 'logistic' (or a divergence), "
             "or objective = 'hinge'."
+        )
+    if cfg.train.together > 1 and cfg.train.layout == "data":
+        raise ConfigError(
+            f"config.train.together = {cfg.train.together}: in layout 'data' a device has a part "
+            "of one run; leave it at 1, or set train.layout = 'runs'."
         )
     _check_read(cfg.model)
     _check_density(cfg)

@@ -15,7 +15,7 @@ from prpr.errors import WorkdirError
 _FREE = ("name", "lams", "seeds", "control", "control_recipe", "score", "base")
 _FREE_TRAIN = (
     *("log_every", "diagnose_every", "checkpoint_every", "diagnose_size", "replica_check_every"),
-    *("keep", "keep_best", "tensorboard", "devices", "layout"),
+    *("keep", "keep_best", "tensorboard", "devices", "layout", "together"),
 )
 _FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
 

@@ -4,7 +4,9 @@ Two layouts share one interface, so that a trainer does not know which it has:
 
   runs   every device carries a run of its own (several λ, several seeds), with the whole batch;
          the states are stacked on a leading axis. Runs never speak to each other, so each gives
-         the numbers that it gives alone. For small models; one process.
+         the numbers that it gives alone. A device may carry several at once (`together`), in one
+         program: side by side (vmap) on accelerators, whose small programs leave most of them
+         idle, one after another (lax.map) on a CPU. For small models; one process.
   data   all devices of all processes share the batch of one run (data parallelism); the state is
          replicated. Means over the batch are means over the axis `DATA` inside the step, which
          `prpr.train` takes where it is told the axis' name. One device is the same code.
@@ -108,8 +110,15 @@ def spread(fn: Callable[[Tree], Tree], devices: int) -> Callable[[Tree], Tree]:
     return run
 
 
-def fleet(layout: str, devices: int) -> "Fleet | Team":
-    """The devices in layout "runs" or "data".
+def _lanes(fn: Callable[..., Tree]) -> Callable[..., Tree]:
+    """fn of one run -> of several on one device, each argument with a leading axis of runs."""
+    if jax.default_backend() == "cpu":
+        return lambda *args: jax.lax.map(lambda own: fn(*own), args)
+    return jax.vmap(fn)
+
+
+def fleet(layout: str, devices: int, together: int = 1) -> "Fleet | Team":
+    """The devices in layout "runs", with `together` runs each, or "data".
 
     Raises:
       ConfigError: runs over several processes, which know nothing of each other's runs.
@@ -121,11 +130,11 @@ def fleet(layout: str, devices: int) -> "Fleet | Team":
             f'config.train.layout = "runs" in {jax.process_count()} processes: use "data", or '
             "scripts/sweep, which gives every run a process of its own."
         )
-    return Fleet(devices)
+    return Fleet(devices, together)
 
 
 class Fleet:
-    """Local devices that carry one run each (layout "runs").
+    """Local devices that carry runs of their own (layout "runs").
 
     Attributes:
       width: how many runs go side by side.
@@ -134,14 +143,16 @@ class Fleet:
 
     Args:
       devices: how many, from `setup`.
+      together: runs that each device carries at once, in one program.
     """
 
     axis_name: str | None = None
     share = 1
 
-    def __init__(self, devices: int):
+    def __init__(self, devices: int, together: int = 1):
         self.devices = jax.local_devices()[:devices]
-        self.width = len(self.devices)
+        self.width = len(self.devices) * together
+        self._together = together
         self._sharding = _sharding(self.devices, RUNS, RUNS)
 
     def map(self, fn: Callable[..., Any], donate: bool = False) -> Callable[..., Any]:
@@ -149,12 +160,13 @@ class Fleet:
 
         With `donate` the state that comes in is used up: its memory becomes the new state's.
         """
-        return _map(fn, RUNS, self.devices, 0, 0, donate)
+        return _map(fn if self._together == 1 else _lanes(fn), RUNS, self.devices, 0, 0, donate)
 
     def place(self, states: Sequence[Tree]) -> Tree:
-        """At most `width` states -> one tree with a leading axis of `width`, on the devices.
+        """At most `width` states -> one tree, stacked, on the devices.
 
-        Where there are fewer runs than devices the last one is repeated, so that every group has
+        Leaves have a leading axis of devices, and where each carries several runs one of these.
+        Where there are fewer runs than places the last one is repeated, so that every group has
         the shape that was compiled; `fetch` drops the copies.
         """
         return self._stacked(states, _put)
@@ -165,11 +177,20 @@ class Fleet:
 
     def _stacked(self, trees: Sequence[Tree], put: Callable[..., jax.Array]) -> Tree:
         full = [*trees, *[trees[-1]] * (self.width - len(trees))]
-        return jax.tree.map(lambda *leaves: put(_stack(leaves), self._sharding), *full)
+
+        def stacked(*leaves: Any) -> jax.Array:
+            whole = _stack(leaves)
+            if self._together > 1:
+                whole = whole.reshape(-1, self._together, *whole.shape[1:])
+            return put(whole, self._sharding)
+
+        return jax.tree.map(stacked, *full)
 
     def fetch(self, tree: Tree, n: int) -> list[Tree]:
         """The first `n` runs of what `map`'s functions return, on the host."""
         host = jax.device_get(tree)
+        if self._together > 1:
+            host = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), host)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], host) for i in range(n)]
 
     def copies(self, tree: Tree, n: int) -> list[Tree]:

@@ -63,7 +63,7 @@ class Trainer:
         stop: preempt.Preemption,
     ):
         self.cfg, self.workdir, self.stop = cfg, workdir, stop
-        self.fleet = parallel.fleet(cfg.train.layout, devices)
+        self.fleet = parallel.fleet(cfg.train.layout, devices, cfg.train.together)
         self.system = build.system(cfg, parts.train, self.fleet.axis_name)
         self.total = cfg.train.warmup + cfg.train.steps
         self.parts = parts

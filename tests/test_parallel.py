@@ -82,6 +82,36 @@ def flat(state: Any) -> np.ndarray:
     return np.concatenate([np.asarray(leaf, np.float32).ravel() for leaf in leaves])
 
 
+@pytest.mark.parametrize("mapping", [jax.lax.map, "vmap"])
+def test_runs_that_share_a_device_are_those_that_have_one_each(mapping, monkeypatch):
+    """One after another the same bits; side by side up to the order of sums."""
+    if mapping == "vmap":
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    fleet, traces = parallel.Fleet(1, together=2), []
+    assert fleet.width == 2
+    step = train.make_step(system())
+
+    def counted(state: train.TrainState, items: train.Batch) -> Any:
+        traces.append(1)
+        return step(state, items)
+
+    mapped, runs = fleet.map(counted), states()
+    for group in ((0, 1), (2,)):
+        state = fleet.place([runs[i] for i in group])
+        for s in range(STEPS):
+            state, scalars = mapped(state, fleet.batch([batch(i, s) for i in group]))
+        assert [one["finite"] for one in fleet.fetch(scalars, len(group))] == [1.0] * len(group)
+        for i, found in zip(group, fleet.fetch(state, len(group)), strict=True):
+            alone = runs[i]
+            for s in range(STEPS):
+                alone, _ = jax.jit(step)(alone, batch(i, s))
+            if mapping == "vmap":
+                np.testing.assert_allclose(flat(found), flat(alone), rtol=1e-4, atol=1e-6)
+            else:
+                np.testing.assert_array_equal(flat(found), flat(alone))
+    assert len(traces) == 1
+
+
 def child(path: str) -> None:
     """What the subprocess runs: three runs in two groups over two devices, one compilation."""
     assert parallel.setup(5, runs=2) == 2

@@ -99,6 +99,34 @@ def scalars(**values):
     return {name: np.float32(value) for name, value in {**good, **values}.items()}
 
 
+def test_runs_that_share_a_device_give_the_numbers_that_each_gives_alone(cfg, tmp_path):
+    """Bit for bit, samples and held-out checks included; and a sweep of both kinds resumes."""
+    cfg.lams, cfg.seeds = (0.2, 1.0, 5.0), (0,)
+    cfg.objective, cfg.critic.loss = "envelope", "logistic"
+
+    def outcome(folder, lams, together):
+        cfg.lams, cfg.train.together = lams, together
+        run.train_base(cfg, folder)
+        found = {}
+        for path in sorted((folder / "samples").glob("lam*.npz")):
+            found[path.name] = np.load(path)["points"]
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return found, [{k: v for k, v in row.items() if k != "time"} for row in rows]
+
+    shared, logged = outcome(tmp_path / "shared", (0.2, 1.0, 5.0), 2)  # a place stays empty
+    assert len(shared) == 3
+    for lam in (0.2, 1.0, 5.0):
+        alone, own = outcome(tmp_path / f"alone-{lam}", (lam,), 1)
+        ((name, points),) = alone.items()
+        np.testing.assert_array_equal(points, shared[name])
+        key = own[0]["run"]
+        assert [row for row in logged if row["run"] == key] == own
+    # How runs share devices is no part of what a run is: the same workdir goes on.
+    again, _ = outcome(tmp_path / "shared", (0.2, 1.0, 5.0), 3)
+    for name, points in shared.items():
+        np.testing.assert_array_equal(again[name], points)
+
+
 @pytest.mark.parametrize(
     ("values", "score"),
     [

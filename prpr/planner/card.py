@@ -64,6 +64,12 @@ class Memory:
     usable: float
     start: int = 0
 
+    def times(self, runs: int) -> "Memory":
+        """Of several runs on one device."""
+        own = dataclasses.asdict(self) | {"activations": self.activations}
+        shared = ("capacity", "usable")
+        return Memory(**{key: one if key in shared else one * runs for key, one in own.items()})
+
     @property
     def total(self) -> Range:
         """Peak bytes of an update."""

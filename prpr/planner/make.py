@@ -87,7 +87,8 @@ def make(
             "a loop that ends when it has converged makes one trip at the low end and all that it "
             f"may, up to {most:g}, at the high one and in the count of the arithmetic"
         )
-    width = 1 if together else devices
+    # On paper runs that share a device take turns: as long as one after another.
+    width = 1 if together else devices * (cfg.train.together if want.probe else 1)
     fixed = {
         "name": cfg.name,
         "command": want.command,
@@ -129,7 +130,8 @@ def _memory(
 
     def at(phase: phases.Phase, of: int) -> card.Memory:
         critic = phase.critic_updates > 0
-        return estimate.memory(tracer(phase, of), row, snapshot=snapshot, critic=critic)
+        one = estimate.memory(tracer(phase, of), row, snapshot=snapshot, critic=critic)
+        return one if snapshot else one.times(cfg.train.together)
 
     last = todo[-1]
     needs = [(at(phase, items[phase.name]), items[phase.name]) for phase in todo]

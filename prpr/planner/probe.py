@@ -63,7 +63,7 @@ class _Runs:
     """One group of runs of one program on the devices, ready to be stepped."""
 
     def __init__(self, cfg: config.Config, parts: build.Splits, devices: int):
-        self.fleet = parallel.fleet(cfg.train.layout, devices)
+        self.fleet = parallel.fleet(cfg.train.layout, devices, cfg.train.together)
         self._cfg, self._parts = cfg, parts
         self.system = build.system(cfg, parts.train, self.fleet.axis_name)
         alone = build.system(cfg, parts.train)
