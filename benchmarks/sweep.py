@@ -1,17 +1,17 @@
 """K values of λ in one command against K commands; and in one program, which mapping is fastest.
 
-    python benchmarks/sweep.py commands [--counts 1,2,4,8] [--steps 200] [--config configs/digits.py]
+    python benchmarks/sweep.py commands [--counts 1,2,4,8] [--steps 200] [--config FILE]
     python benchmarks/sweep.py steps [--counts 1,2,4,8,16] [--model digits,plane] [--rounds 5]
 
-commands: wall-clock time of experiments/finetune_biggan.py at K values of λ from one finished base,
+commands: wall-clock time of experiments/finetune_biggan.py at K values of λ from a finished base,
   against K such commands of one λ each, one after the other and two at a time. All sides have a
   compile cache of their own, which is empty at the start (so the second separate command finds
   what the first compiled), and score what they train. Printed: one command's time over the others';
   aim: at most .6 at K = 8 on two cores.
 
 steps: time of one step (critic updates and a generator update) of K runs on one device: a program
-  called for each run in turn, one program with lax.map over the runs, one with vmap. Printed: each
-  one's time over that of turns. What `prpr.parallel` does: turns by default, with train.together > 1
+  called for each run in turn, one program with lax.map over the runs, one with vmap. Printed: their
+  times over that of turns. What `prpr.parallel` does: turns by default, with train.together > 1
   lax.map on a CPU and vmap elsewhere. Aim on a GPU: vmap at most 1/3 at digits' size.
 """
 
@@ -106,9 +106,10 @@ def commands(counts: Sequence[int], steps: int, config: str) -> None:
                 took[name] = timed(
                     many, 2 if name == "two" else 1, folder / f"cache-{name}-{count}"
                 )
+            turn, two = took["one"] / took["turn"], took["one"] / took["two"]
             print(
-                f"{count:3} {took['one']:8.1f} {took['turn']:13.1f} {took['one'] / took['turn']:6.2f} "
-                f"{took['two']:14.1f} {took['one'] / took['two']:5.2f}",
+                f"{count:3} {took['one']:8.1f} {took['turn']:13.1f} {turn:6.2f} "
+                f"{took['two']:14.1f} {two:5.2f}",
                 flush=True,
             )
 

@@ -66,9 +66,17 @@ class Memory:
 
     def times(self, runs: int) -> "Memory":
         """Of several runs on one device."""
-        own = dataclasses.asdict(self) | {"activations": self.activations}
-        shared = ("capacity", "usable")
-        return Memory(**{key: one if key in shared else one * runs for key, one in own.items()})
+        return dataclasses.replace(
+            self,
+            generator=self.generator * runs,
+            critic=self.critic * runs,
+            average=self.average * runs,
+            optimiser=self.optimiser * runs,
+            gradients=self.gradients * runs,
+            snapshot=self.snapshot * runs,
+            activations=self.activations * runs,
+            start=self.start * runs,
+        )
 
     @property
     def total(self) -> Range:
