@@ -205,3 +205,12 @@ def test_base_and_control_keep_the_base_recipe():
         assert derived.train.steps == steps
         assert derived.lams == ()
     assert cfg.critic.steps == 4  # the original is not touched
+
+
+def test_runs_share_a_device_in_layout_runs_only():
+    cfg = config.defaults()
+    cfg.train.together = 4
+    config.validate(cfg)
+    cfg.train.layout = "data"
+    with pytest.raises(ConfigError, match=r"train.together = 4.*layout 'data'"):
+        config.validate(cfg)

@@ -135,6 +135,14 @@ def test_memory_is_exact_where_it_can_be(page):
     assert m.fits == "yes"
 
 
+def test_runs_that_share_a_device_need_as_much_memory_more(page):
+    several = planner.plan(toy(train__together=3), device="h100-sxm")
+    assert several.memory.total.middle == pytest.approx(3 * page.memory.total.middle)
+    assert several.memory.usable == page.memory.usable
+    # On paper they take turns.
+    assert several.hours == pytest.approx(page.hours)
+
+
 def test_the_card_adds_up(page):
     plain = json.loads(json.dumps(page.to_json()))
     assert plain["total_hours"]["middle"] == pytest.approx(
