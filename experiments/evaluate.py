@@ -3,6 +3,7 @@
     python experiments/evaluate.py --real=data/test --fake=samples.npz
     python experiments/evaluate.py --real=a.npz --fake=b.npz --metrics=precision,recall --json=-
     python experiments/evaluate.py --real='runs/digits?real' --fake='runs/digits?lam=5&seed=0,1'
+    python experiments/evaluate.py --real='RUN?real' --fake='RUN?lam=1' --sampler=reject:budget=4
     python experiments/evaluate.py --real=tfds:cifar10/test --fake=DIR --convention=studiogan
 
 Samples are a folder of images (first-level subfolders are classes), .npz or .npy files of images
@@ -33,6 +34,7 @@ _LEVEL = flags.DEFINE_float("level", 0.95, "of the intervals")
 _SEED = flags.DEFINE_integer("seed", 0, "of shuffles, groups and fitted encoders")
 _PER_CLASS = flags.DEFINE_bool("per_class", False, "precision and recall of each class too")
 _TRUNCATION = flags.DEFINE_list("truncation", [], "also these truncations of a run's generator")
+_SAMPLER = flags.DEFINE_string("sampler", None, "draws --fake: reject:budget=4, prpr/samplers")
 _SHEET = flags.DEFINE_string("sheet", None, "PNG of the samples nearest to training images")
 _JSON = flags.DEFINE_string("json", "", "file for the result; -: JSON alone on standard output")
 _BATCH = flags.DEFINE_integer("batch", 0, "images computed at once; 0: as is usual", 0)
@@ -55,6 +57,7 @@ def main() -> None:
         metrics=[name.strip() for name in _METRICS.value if name.strip()],
         compare=_COMPARE.value or None,
         truncation=truncation,
+        sampler=_SAMPLER.value,
         train=_TRAIN.value,
         encoder=_ENCODER.value,
         resize=_RESIZE.value,

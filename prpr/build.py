@@ -175,8 +175,9 @@ def system(
             f"config.data.name = {cfg.data.name!r}, does not read it, that of points does; leave "
             "it at 0.0."
         )
+    span = (math.log(cfg.dial[0]), math.log(cfg.dial[1])) if cfg.dial else None
     generator, critic = models.build(
-        cfg, dataset.shape, dataset.num_classes, axis_name, levels=dataset.levels
+        cfg, dataset.shape, dataset.num_classes, axis_name, levels=dataset.levels, dial=span
     )
     density = train.has_density(generator)
     steps, warmup, decay = cfg.train.steps, cfg.train.warmup, cfg.train.decay
@@ -213,6 +214,7 @@ def system(
         exact=exact,
         reference=exact or route == "implicit",
         levels=dataset.levels if density else 0,
+        dial=span,
     )
 
 

@@ -128,6 +128,12 @@ def _accepted_by(function: Callable[[Any], Any]) -> Callable[[str, Any], None]:
     return check
 
 
+def _span(knob: str, value: Any) -> None:
+    _tuple_of(_accepted_by(_lam))(knob, value)
+    if len(value) not in (0, 2) or tuple(value) != tuple(sorted(value)):
+        raise _fail(knob, value, "empty, or two λ, the smaller first, such as (0.05, 20.0)")
+
+
 def _optimiser(lr: float) -> dict[str, Knob]:
     return {
         "lr": Knob(lr, _number(0, low_open=True), "Adam's learning rate"),
@@ -145,6 +151,12 @@ KNOBS: dict[str, Any] = {
         (0.2, 1.0, 5.0, 20.0),
         _tuple_of(_accepted_by(_lam)),
         "trade-offs λ to train at, all in one run",
+    ),
+    "dial": Knob(
+        (),
+        _span,
+        "two λ, such as 0.05,20: one model for every λ between them, scored at lams; empty: a "
+        "model for each of lams",
     ),
     "seeds": Knob((0,), _tuple_of(_whole(0)), "random seeds; every λ is trained at every seed"),
     "control": Knob(True, _flag, "also train on with the base's own loss, for comparison"),
@@ -396,8 +408,27 @@ def validate(cfg: Config) -> None:
             f"config.train.together = {cfg.train.together}: in layout 'data' a device has a part "
             "of one run; leave it at 1, or set train.layout = 'runs'."
         )
+    _check_dial(cfg)
     _check_read(cfg.model)
     _check_density(cfg)
+
+
+def _check_dial(cfg: Config) -> None:
+    """What a model for every λ asks of the other settings."""
+    if not cfg.dial:
+        return
+    low, high = cfg.dial
+    outside = [lam for lam in cfg.lams if not low <= lam <= high]
+    if outside or not cfg.lams:
+        raise ConfigError(
+            f"config.lams = {tuple(cfg.lams)!r} with config.dial = {tuple(cfg.dial)!r}: the model "
+            f"is scored at λ from {low:g} to {high:g}; name at least one, and none outside."
+        )
+    if "lam" not in objectives.get(cfg.objective).dials:
+        raise ConfigError(
+            f"config.dial = {tuple(cfg.dial)!r}: config.objective = {cfg.objective!r} reads no λ; "
+            "set dial to (), or objective to 'envelope'."
+        )
 
 
 def _check_read(model: Config) -> None:
@@ -521,7 +552,7 @@ def _with_base_recipe(cfg: Config) -> Config:
     out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr
     out.generator.ema = cfg.base.ema
     out.lams, out.control, out.normalise = (), False, False
-    out.train.warmup = 0
+    out.dial, out.train.warmup = (), 0
     return out
 
 

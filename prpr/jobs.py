@@ -19,6 +19,8 @@ _FREE_TRAIN = (
 )
 _FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
 
+DIAL = "dial"  # the name of the run of a model for every λ
+
 
 class Job(NamedTuple):
     """One run to train: its name, its λ (None without one), its seed."""

@@ -1,9 +1,11 @@
 """The report of a run: a printed table, figures, and one page that opens anywhere.
 
 Reads only what `prpr.record` and the scoring wrote (summary.json, metrics.jsonl, samples/*.npz,
-config.json, environment.json); nothing is trained, sampled or scored here. The same records give
-the same bytes. Precision comes before recall, and λ ascends: from recall to precision. The
-drawings are made in `prpr.report_figures`, the page's HTML in `prpr.report_page`.
+config.json, environment.json, plan.json of the planner); nothing is trained, sampled or scored
+here. The same records give the same bytes. Precision comes before recall, and λ ascends: from
+recall to precision. The drawings are made in `prpr.report_figures` and `prpr.report_svg`, sheets of
+samples in `prpr.report_sheets`, the page's HTML in `prpr.report_page`. What needs data or metrics
+(a goal, classes, training images) is measured by `prpr.evaluate.page` and handed to `make`.
 
     print(report.table(record.read_json("runs/digits/summary.json")))
     page = report.make("runs/digits")      # runs/digits/report.html and runs/digits/figures/*.png
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prpr import plotting, record, report_page
+from prpr import plotting, record, report_page, report_sheets, report_svg
 from prpr import report_figures as figures
 from prpr.errors import DataError, WorkdirError
 from prpr.report_figures import Estimate, Group, Run, Samples
@@ -250,14 +252,6 @@ def _caveat(rows: Sequence[Group]) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"
-
-
 # ---- checks of the critic -----------------------------------------------------------------------
 
 
@@ -357,7 +351,8 @@ def _finding(failed: Failed) -> report_page.Finding:
 # ---- reading ------------------------------------------------------------------------------------
 
 
-def _read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json of a finished run; WorkdirError or DataError where there is none."""
     if not folder.is_dir():
         raise WorkdirError(f"{folder} is not a directory; name the workdir of a finished run")
     try:
@@ -369,8 +364,16 @@ def _read_summary(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _read_optional(path: Path) -> dict[str, Any] | None:
+def _read_optional(path: Path) -> Any:
     return record.read_json(path) if path.exists() else None
+
+
+def _read_plan(path: Path) -> Any:
+    """The planner's cards, None where there are none; what is no JSON costs its section only."""
+    try:
+        return _read_optional(path)
+    except DataError:
+        return "damaged"
 
 
 def _read_runs(folder: Path, rows: Sequence[Group], config: Mapping[str, Any]) -> list[Run]:
@@ -430,11 +433,20 @@ def _read_samples(
 # ---- the report ---------------------------------------------------------------------------------
 
 
-def make(workdir: str | os.PathLike[str]) -> Path:
-    """Writes WORKDIR/figures/*.png and WORKDIR/report.html from the records there.
+def make(
+    workdir: str | os.PathLike[str],
+    data: Mapping[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Writes WORKDIR/figures/*.png and the page from the records there.
 
     Every file appears whole or not at all, and the same records give the same bytes. Missing
     samples, metrics, configuration or environment cost their section only, which then says so.
+
+    Args:
+      workdir: of a finished run.
+      data: what `prpr.evaluate.page` measured; None leaves a goal, classes and training images out.
+      out: the page's file; None is WORKDIR/report.html.
 
     Returns:
       The path of the page.
@@ -444,10 +456,12 @@ def make(workdir: str | os.PathLike[str]) -> Path:
       WorkdirError: not a directory, or it cannot be written.
     """
     folder = Path(workdir)
-    summary = _read_summary(folder)
+    data = data or {}
+    summary = read_summary(folder)
     rows = groups(summary)
     config = _read_optional(folder / "config.json")
     environment = _read_optional(folder / "environment.json")
+    plan = _read_plan(folder / "plan.json")
     runs = _read_runs(folder, rows, config or {})
     stored, missing = _read_samples(folder, rows, summary.get("n_fake"))
     colors = figures.Colors([g.lam for g in rows if g.lam is not None])
@@ -469,23 +483,114 @@ def make(workdir: str | os.PathLike[str]) -> Path:
             images[name] = plotting.save(figure, path, formats=("png",))[0].read_bytes()
     about = ", ".join(describe(summary))
     seconds = summary.get("seconds")
-    took = "" if seconds is None else f" The whole took {_duration(float(seconds))}."
+    hexes = {g.name: _hex(colors(g.name, g.lam)) for g in rows}
+    sheets = report_sheets.sheets(rows, stored, hexes)
+    shown = [g for g in rows if _finite(g)]
+    chosen = (data.get("goal") or {}).get("answer")
     page = report_page.Page(
         title=str((config or {}).get("name") or folder.resolve().name),
         headline=" ".join([headline(rows), *(f"{line}." for line in trend(summary))]),
         about=f"{about[:1].upper()}{about[1:]}.",
-        caveat=_caveat(rows) + took,
+        caveat=_caveat(rows),
         metrics=METRICS,
         rows=[_row(g) for g in rows],
         several_seeds=_most_seeds(rows) > 1,
         findings=[_finding(failed) for failed in warnings(runs)],
         runs=runs,
-        sampled=[g.label for g in rows if g.name in stored],
-        points=any(samples.values.ndim == 2 for samples in stored.values()),
+        plane=_plane(shown, hexes, data),
+        picks=[_pick(g, sheets, chosen) for g in shown],
+        picked=_first_shown(shown, chosen),
+        sheets=[(g.label, sheets.whole[g.name]) for g in rows if g.name in sheets.whole],
+        shared=sheets.shared,
+        layout=_layout(sheets, any(one.values.ndim == 2 for one in stored.values())),
         missing=[(g.label, missing[g.name]) for g in rows if g.name in missing],
         images=images,
         config=config,
         environment=environment,
+        plan=plan,
+        seconds=None if seconds is None else float(seconds),
+        data=data,
     )
-    record.write_bytes(folder / "report.html", report_page.render(page).encode())
-    return folder / "report.html"
+    target = folder / "report.html" if out is None else Path(out)
+    record.write_bytes(target, report_page.render(page).encode())
+    return target
+
+
+def _finite(g: Group) -> bool:
+    return all(math.isfinite(g.metrics[metric].value) for metric in ("precision", "recall"))
+
+
+def _hex(color: Any) -> str:
+    from matplotlib.colors import to_hex
+
+    return to_hex(color)
+
+
+_SHAPES = {"real": "star", "base": "diamond", "control": "square"}
+
+
+def _plane(
+    shown: Sequence[Group], hexes: Mapping[str, str], data: Mapping[str, Any]
+) -> report_svg.Plane | None:
+    """Precision against recall, with the bounds of the wish and the λ that was chosen."""
+    if not shown:
+        return None
+    goal = data.get("goal") or {}
+    lam = goal.get("answer", {}).get("lam")
+    marks = [
+        report_svg.Mark(
+            g.label,
+            "circle" if g.lam is not None else _SHAPES.get(g.name, "triangle"),
+            hexes[g.name],
+            g.metrics["precision"],
+            g.metrics["recall"],
+            joined=g.lam is not None,
+            chosen=lam is not None and g.lam == lam,
+        )
+        for g in shown
+    ]
+    bounds = [
+        report_svg.Bound(one["metric"], one["least"], one["bound"])
+        for one in goal.get("bounds", ())
+    ]
+    pairs = "; ".join(f"{g.label}: {_pair(g)}" for g in shown)
+    return report_svg.plane(marks, bounds, f"Precision against recall. {pairs}.")
+
+
+def _pick(
+    g: Group, sheets: report_sheets.Sheets, chosen: Mapping[str, Any] | None
+) -> report_page.Pick:
+    cells = [(metric, *show(g.metrics[metric])) for metric in METRICS]
+    note = {
+        "real": "Real training data in the generator's place.",
+        "base": "Before fine-tuning.",
+        "control": "Trained on for as long with the base's own loss.",
+    }.get(g.name, "")
+    for row in (chosen or {}).get("rows", ()):
+        if row["lam"] == g.lam and (chosen or {})["verdict"] != "best":
+            note = f"The wish holds here with probability {row['alone']:.3f}, were it the only λ."
+    return report_page.Pick(g.label, cells, sheets.short.get(g.name, ""), note)
+
+
+def _first_shown(shown: Sequence[Group], chosen: Mapping[str, Any] | None) -> int:
+    """The mark whose samples are shown first: the λ that was chosen, or the largest."""
+    lams = [(g.lam, i) for i, g in enumerate(shown) if g.lam is not None]
+    if chosen is not None:
+        lams = [(lam, i) for lam, i in lams if lam == chosen["lam"]] or lams
+    return max(lams)[1] if lams else 0
+
+
+def _layout(sheets: report_sheets.Sheets, points: bool) -> str:
+    """How the sheets are laid out, in words."""
+    same = (
+        "Every generator got the same latents and labels, so the same place in two sheets is the "
+        "same input."
+        if sheets.alike
+        else "The generators were given different labels, so places cannot be compared."
+    )
+    drawn = (
+        "Grey dots are real data."
+        if points
+        else "Where there are few classes, a column is a class."
+    )
+    return f"Not selected: the first samples of the first seed. {same} {drawn}"

@@ -279,8 +279,8 @@ def samples(groups: Sequence[Group], stored: dict[str, Samples], colors: Colors)
     points = stored[shown[0].name].values.ndim == 2
     across = min(len(shown), 3 if points else 2)
     down = math.ceil(len(shown) / across)
-    sheets = [] if points else [_sheet(stored[g.name]) for g in shown]
-    ratio = max((sheet.shape[0] / sheet.shape[1] for sheet in sheets), default=1.0)
+    sheets = [] if points else [sheet(stored[g.name]) for g in shown]
+    ratio = max((one.shape[0] / one.shape[1] for one in sheets), default=1.0)
     height = ratio * plotting.PAGE / across + 0.3
     fig, axes = plotting.subplots(down, across, size=(plotting.PAGE, down * height))
     _roomy(fig)
@@ -325,12 +325,17 @@ def _scatter(ax: "Axes", points: np.ndarray, color: Any) -> None:
     ax.scatter(kept[:, 0], kept[:, 1], s=2.5, color=color, alpha=0.6, linewidths=0)
 
 
-def _sheet(stored: Samples) -> np.ndarray:
-    """Images (N, H, W, C) in one (rows, columns) picture, RGB; a class is a column."""
+def sheet(stored: Samples, *, short: bool = False) -> np.ndarray:
+    """Images (N, H, W, C) in one picture (rows, columns, 3); a class is a column.
+
+    Where an image stands depends on the labels alone: runs of the same labels have the same input
+    in the same place. `short` takes half of the rows of large images.
+    """
     images, labels = stored
     _, height, width, _ = images.shape
     large = max(height, width) >= 64
     columns, rows = (6, 2) if large else (COLUMNS, 4)
+    rows = rows // 2 if short and large else rows
     classes = np.unique(labels)
     if 1 < len(classes) <= columns:
         # Several columns a class when there are few of them.
@@ -349,12 +354,12 @@ def _sheet(stored: Samples) -> np.ndarray:
         cells = _exactly(np.arange(len(images))[: rows * columns], rows * columns)
     gap = max(1, round(max(height, width) / 16))
     # White beneath what is missing and in the gaps.
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    made = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for cell, index in enumerate(cells):
         if index >= 0:
             top, left = cell // columns * (height + gap), cell % columns * (width + gap)
-            sheet[top : top + height, left : left + width] = images[index]  # grey becomes RGB
-    return sheet
+            made[top : top + height, left : left + width] = images[index]  # grey becomes RGB
+    return made
 
 
 def _exactly(indices: np.ndarray, n: int) -> list[int]:

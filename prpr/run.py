@@ -35,7 +35,7 @@ from prpr import (
     weights,
 )
 from prpr.errors import ConfigError, Preempted
-from prpr.jobs import Job, fingerprint
+from prpr.jobs import DIAL, Job, fingerprint
 from prpr.trainer import Trained, Trainer
 
 
@@ -46,6 +46,8 @@ def lam_name(lam: float) -> str:
 
 
 def _jobs(cfg: config.Config) -> list[Job]:
+    if cfg.dial:
+        return [Job(DIAL, None, seed) for seed in cfg.seeds]
     return [Job(lam_name(lam), float(lam), seed) for seed in cfg.seeds for lam in cfg.lams]
 
 
@@ -240,7 +242,13 @@ def _finish(
             if stop.should_stop():
                 raise Preempted(f"every run is trained and saved in {folder}, and not yet scored")
             net = trainer.best(job) if cfg.score.checkpoint == "best" else None
-            scorer.add(trainer.alone, job.name, job.lam, job.seed, net or state.ema)
+            state = state if net is None else state.replace(ema=net)
+            if job.name == DIAL:
+                for lam in cfg.lams:
+                    system, one = train.turned(trainer.alone, state, lam)
+                    scorer.add(system, lam_name(lam), float(lam), job.seed, one.ema)
+            else:
+                scorer.add(trainer.alone, job.name, job.lam, job.seed, state.ema)
             bar.update()
     trained = sum(item.seconds for _, item in results)
     summary = scorer.summary(round(trained + time.monotonic() - start, 2))

@@ -58,9 +58,20 @@ def sample(
     Raises:
       DataError: if a sample is NaN or infinite.
     """
+    z = np.asarray(latents(key, len(labels), system.dim_z, truncation))
+    return of_latents(system, net, z, labels, batch=batch)
+
+
+def of_latents(
+    system: train.System, net: train.Net, z: np.ndarray, labels: np.ndarray, *, batch: int = 256
+) -> np.ndarray:
+    """The samples (N, ...) of latents z (N, dim_z) and labels (N,); the rest is `sample`'s.
+
+    Raises:
+      DataError: if a sample is NaN or infinite.
+    """
     n = len(labels)
     batch = min(batch, n)
-    z = np.asarray(latents(key, n, system.dim_z, truncation))
     pad = -n % batch
     z = np.concatenate([z, np.zeros((pad, system.dim_z), z.dtype)])
     y = np.concatenate([labels, np.zeros(pad, labels.dtype)]).astype(np.int32)

@@ -4,8 +4,9 @@ Notation: θ generator parameters, φ critic parameters, log_r = log p/q as the 
 x (N, ...) items, z (N, dim_z) latents, y (N,) classes.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import flax.struct
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prpr.models import flows
+from prpr.models import dial, flows
 from prpr.objectives import Objective
 from prpr.ratio import CriticLoss
 
@@ -92,6 +93,8 @@ class System(NamedTuple):
       reference: whether the state keeps that start.
       levels: values that an entry of the data can have, which a density sees with noise between
         them, and so must the critic; 0 for data that are taken as they are.
+      dial: where λ is an input of both networks, the ends of the log λ that they are trained
+        for; their y is then that of `prpr.models.dial`.
     """
 
     generator: nn.Module
@@ -117,6 +120,7 @@ class System(NamedTuple):
     exact: bool = False
     reference: bool = False
     levels: int = 0
+    dial: tuple[float, float] | None = None
 
     @property
     def reads(self) -> int:
@@ -164,6 +168,8 @@ def init(system: System, key: Array, example: Array, dials: Mapping[str, float])
     k_generator, k_critic, k_run = jax.random.split(key, 3)
     z = jnp.zeros((example.shape[0], system.dim_z), jnp.float32)
     y = jnp.zeros((example.shape[0],), jnp.int32)
+    if system.dial is not None:
+        y = dial.told(y, jnp.zeros(()))
     if has_density(system.generator):
         noise = jnp.full(example.shape, 0.5, jnp.float32)
         method = "log_likelihood"
@@ -190,6 +196,60 @@ def start(
         generator_opt=system.generator_tx.init(generator.params),
         log_norm=jnp.zeros((), jnp.float32),
         reference=ema if system.reference else None,
+    )
+
+
+def grafted(fresh: Net, trained: Net) -> Net:
+    """A trained network where it has a leaf, a fresh one's elsewhere: its dial's.
+
+    Args:
+      fresh: of the system with a dial.
+      trained: of the same network without one; all its leaves must be in `fresh`.
+    """
+
+    def merge(new: Tree, old: Tree) -> Tree:
+        if not isinstance(new, Mapping):
+            return old
+        return {key: merge(new[key], old[key]) if key in old else new[key] for key in new}
+
+    return Net(merge(fresh.params, trained.params), merge(fresh.extra, trained.extra))
+
+
+@dataclasses.dataclass(frozen=True)
+class Turned:
+    """A network whose dial stands: it takes classes, and log λ from its collection "dial"."""
+
+    module: nn.Module
+
+    def apply(self, variables: Mapping[str, Tree], x: Array, y: Array, *rest: Array, **how: Any):
+        """As the network's own."""
+        own = {key: tree for key, tree in variables.items() if key != "dial"}
+        y = dial.told(y, variables["dial"]["log_lam"])
+        return self.module.apply(own, x, y, *rest, **how)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+def turned(system: System, state: TrainState, lam: float | Array) -> tuple[System, TrainState]:
+    """A model with a dial, turned to one λ: a system and a state as those that have none.
+
+    It is what is sampled, scored and measured; training goes on from the state that it came from.
+    """
+    lam = jnp.float32(lam)
+
+    def fixed(net: Net) -> Net:
+        return Net(net.params, {**net.extra, "dial": {"log_lam": jnp.log(lam)}})
+
+    generator, critic = (
+        cast(nn.Module, Turned(module)) for module in (system.generator, system.critic)
+    )
+    return system._replace(generator=generator, critic=critic, dial=None), state.replace(
+        critic=fixed(state.critic),
+        generator=fixed(state.generator),
+        ema=fixed(state.ema),
+        reference=None if state.reference is None else fixed(state.reference),
+        dials={**state.dials, "lam": lam},
     )
 
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from prpr import objectives, ratio, regularizers
+from prpr.models.dial import heard, told
 from prpr.systems import (
     Array,
     Batch,
@@ -39,6 +40,7 @@ from prpr.systems import (
     Tree,
     apply_frozen,
     apply_training,
+    grafted,
     has_density,
     init,
     log_density,
@@ -47,6 +49,7 @@ from prpr.systems import (
     split,
     start,
     to_float,
+    turned,
 )
 
 __all__ = [
@@ -61,6 +64,7 @@ __all__ = [
     "critic_update",
     "diagnose",
     "generator_update",
+    "grafted",
     "has_density",
     "held_out",
     "init",
@@ -70,10 +74,12 @@ __all__ = [
     "sample_and_log_density",
     "split",
     "start",
+    "turned",
 ]
 
 _DIAGNOSE = 2**20  # place of the diagnosis among a step's updates, out of their way
 _NOISE = 2**19  # likewise of the noise between the data's values
+_ENDS = 0.1  # of a dial's span, by which λ are drawn beyond each end and then held there
 
 
 # ---- devices and pieces ---------------------------------------------------------------
@@ -94,7 +100,26 @@ def _latents(system: System, key: Array, n: int) -> tuple[Array, Array]:
     total = system.accumulate * devices * n
     z = jax.random.normal(k_z, (total, system.dim_z)).reshape(*shape, system.dim_z)
     y = jax.random.randint(k_y, (total,), 0, system.num_classes).reshape(shape)
+    if system.dial is not None:
+        y = told(y, _log_lams(system.dial, jax.random.fold_in(k_y, 1), total).reshape(shape))
     return z[:, device], y[:, device]
+
+
+def _log_lams(span: tuple[float, float], key: Array, n: int) -> Array:
+    """(n,) log λ for samples, even over the span, with a twelfth more at each of its ends."""
+    share = jax.random.uniform(key, (n,), minval=-_ENDS, maxval=1.0 + _ENDS)
+    return span[0] + (span[1] - span[0]) * jnp.clip(share, 0.0, 1.0)
+
+
+def _told_as(system: System, label: Array, y: Array) -> Array:
+    """Classes of data -> their y: where there is a dial they get the log λ of the samples."""
+    return label if system.dial is None else told(label, y[..., 1])
+
+
+def _dials(state: TrainState, y: Array) -> dict[str, Array]:
+    """The objective's dials for samples of y: λ is each sample's own where there is a dial."""
+    _, log_lam = heard(y)
+    return state.dials if log_lam is None else {**state.dials, "lam": jnp.exp(log_lam)}
 
 
 def _pieces(system: System, x: Array) -> Array:
@@ -205,7 +230,7 @@ def _critic_update(
             value = value + system.critic_ortho * regularizers.orthogonal(params)
         return value, (extra, (to_log_r(real_out), to_log_r(fake_out)))
 
-    real, labels = _pieces(system, to_float(image)), _pieces(system, label)
+    real, labels = _pieces(system, to_float(image)), _told_as(system, _pieces(system, label), y)
     value, gradient, extra, (log_r_real, log_r_fake) = _gradient(
         system, loss, state.critic.params, real, labels, noise, z, y
     )
@@ -240,15 +265,15 @@ _Loss = Callable[..., tuple[Array, tuple[Tree, Scalars]]]
 
 def _through_samples(system: System, state: TrainState) -> _Loss:
     """Pieces (z, y)."""
-    log_lam = jnp.log(state.dials["lam"])
 
     def loss(params: Tree, z: Array, y: Array) -> tuple[Array, tuple[Tree, Scalars]]:
+        dials = _dials(state, y)
         fake, extra = apply_training(system.generator, params, state.generator.extra, z, y)
         out = apply_frozen(system.critic, state.critic, fake, y)
         out = _with_density(system, state, out, fake, y)
         log_r = _normalised(system, state, system.critic_loss.log_ratio(out))
-        value = objectives.sampler_loss(system.objective, out, log_r, state.dials)
-        alpha = jnp.exp(jnp.minimum(log_r + log_lam, 0.0)).mean()
+        value = objectives.sampler_loss(system.objective, out, log_r, dials)
+        alpha = jnp.exp(jnp.minimum(log_r + jnp.log(dials["lam"]), 0.0)).mean()
         return value, (extra, {"alpha": alpha})
 
     return loss
@@ -263,10 +288,10 @@ def _through_data(system: System, state: TrainState) -> _Loss:
         scalars = {"log_likelihood": log_q.mean()}
         if system.route == "likelihood":
             return -log_q.mean() / system.dim_z, (extra, scalars)
-        log_r = log_ratio(system, state, _continuous(system, x, noise), y)
+        log_r, dials = log_ratio(system, state, _continuous(system, x, noise), y), _dials(state, y)
         # The other form of α(λ), E_p[min(λ, 1/r)].
-        scalars["alpha"] = jnp.exp(jnp.minimum(-log_r, jnp.log(state.dials["lam"]))).mean()
-        value = objectives.density_loss(system.objective, log_q, log_r, state.dials)
+        scalars["alpha"] = jnp.exp(jnp.minimum(-log_r, jnp.log(dials["lam"]))).mean()
+        value = objectives.density_loss(system.objective, log_q, log_r, dials)
         return value / system.dim_z, (extra, scalars)
 
     return loss
@@ -283,14 +308,15 @@ def _through_both(system: System, state: TrainState) -> _Loss:
         at_data = log_likelihood(system, net, x, y, noise)
         log_r_data = log_ratio(system, state, _continuous(system, x, noise), y)
         log_r_samples = log_ratio(system, state, fake, classes)
+        dials = _dials(state, classes)  # data and samples have the same λ, in the same places
         value = objectives.balanced_loss(
             system.objective,
             (at_data, log_density(system, net, fake, classes, z)),
             (log_r_data, log_r_samples),
-            state.dials,
+            dials,
             system.axis_name,
         )
-        alpha = jnp.exp(jnp.minimum(log_r_samples + jnp.log(state.dials["lam"]), 0.0)).mean()
+        alpha = jnp.exp(jnp.minimum(log_r_samples + jnp.log(dials["lam"]), 0.0)).mean()
         scalars = {"log_likelihood": at_data.mean(), "alpha": alpha}
         return value / system.dim_z, (net.extra, scalars)
 
@@ -310,7 +336,8 @@ def _against_start(system: System, state: TrainState) -> _Loss:
         old, log_old = sample_and_log_density(system, before, z, classes, z)
         at_data = scale * (log_q - log_likelihood(system, before, x, y, noise))
         at_old = scale * (log_density(system, now, old, classes, z) - log_old)
-        value = objectives.implicit_loss(system.objective.name, at_data, at_old, state.dials)
+        dials = _dials(state, classes)
+        value = objectives.implicit_loss(system.objective.name, at_data, at_old, dials)
         return value, (now.extra, {"log_likelihood": log_q.mean()})
 
     return loss
@@ -333,9 +360,13 @@ def _generator_update(
         noise = _noise(system, key, data["image"])
         images = _pieces(system, to_float(data["image"]))
         pieces = (images, _pieces(system, data["label"]), noise)
-    if system.route in ("samples", "balanced", "implicit"):
+    if system.route in ("samples", "balanced", "implicit") or system.dial is not None:
         n = data if isinstance(data, int) else data["image"].shape[0]
-        pieces += _latents(system, key, n // system.accumulate)
+        z, y = _latents(system, key, n // system.accumulate)
+        if pieces:
+            pieces = (pieces[0], _told_as(system, pieces[1], y), pieces[2])
+        if system.route in ("samples", "balanced", "implicit"):
+            pieces += (z, y)
     of_route = _LOSSES[system.route](system, state)
 
     def loss(params: Tree, *piece: Array) -> tuple[Array, tuple[Tree, Scalars]]:
@@ -483,7 +514,7 @@ def _held_out_ratio(
         system.generator, state.generator.params, state.generator.extra, z[0], y[0]
     )
     return {
-        "data": log_ratio(system, state, image, label),
+        "data": log_ratio(system, state, image, _told_as(system, label, y[0])),
         "samples": log_ratio(system, state, fake, y[0]),
     }
 

@@ -101,12 +101,17 @@ class Trainer:
 
     def from_base(self, job: Job, base: train.TrainState) -> train.TrainState:
         """A state that goes on from a base run's networks, with fresh optimisers."""
+        critic, generator, ema = base.critic, base.generator, base.ema
+        if self.system.dial is not None:
+            new = self.fresh(job)
+            critic, ema = train.grafted(new.critic, critic), train.grafted(new.ema, ema)
+            generator = train.grafted(new.generator, generator)
         return train.start(
             self.system,
             jax.random.fold_in(jax.random.key(job.seed), 1),
-            base.critic,
-            base.generator,
-            base.ema,
+            critic,
+            generator,
+            ema,
             build.dials(self.cfg, job.lam),
         )
 

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prpr import build, checkpoint, config, record, sampling, score, train, weights
+from prpr import build, checkpoint, config, record, samplers, sampling, score, train, weights
 from prpr.errors import CheckpointError, ConfigError, DataError
+from prpr.evaluate import control as control_module
 from prpr.evaluate import conventions, evaluate, open_input, runs, table, views
 from prpr.evaluate import lambda_table as lambda_module
 from prpr.evaluate.lambda_table import lambda_table
 from prpr.jobs import Job, settings
 from prpr.metrics import Options, measure, statistics, trained_measured
 from prpr.metrics.groups import FAKE
+from prpr.samplers import drawing
+from prpr.samplers import settings as settings_module
 
 PR = ("precision", "recall")
 
@@ -322,6 +325,171 @@ def test_a_truncation_sweep(points):
         evaluate(f"{workdir}?real", f"{workdir}?real", PR, truncation=(1.0,))
     with pytest.raises(ConfigError, match="above 0"):
         evaluate(f"{workdir}?real", fake, PR, truncation=(0.0,))
+
+
+@pytest.mark.parametrize("given", ["reject:budget=2", "mh:steps=3", "ddls:steps=2", "drs"])
+def test_samples_through_a_sampler(points, given):
+    """Of the average that is scored, judged by the run's critic, with the labels that are asked."""
+    workdir, cfg, parts, states = points
+    system, state = states["lam_5-seed1"]
+    sampler = samplers.parse(given)
+    labels = drawn_labels(parts.test.labels, 30)
+    valid = drawing.Held(parts.valid.images, parts.valid.labels)
+    net, _ = score.ready(cfg, system, state.ema, 0.0)
+    expected = drawing.sample(
+        *(system, state.replace(generator=net), labels, latents_key(1), sampler),
+        held=valid,
+        batch=cfg.score.batch,
+    )
+    found = open_input(f"{workdir}?lam=5&seed=1", "fake", 30, sampler=sampler)
+    assert (found.needed.features == expected.items).all()
+    assert (found.needed.labels == labels).all()
+    assert found.cost == expected.cost
+    told = settings_module.text(sampler)
+    assert f"30 samples, drawn anew through {told}: of the last ch" in found.notes.lines()[0]
+
+
+def test_an_evaluation_through_a_sampler(points):
+    workdir, cfg, parts, _ = points
+    real, fake = f"{workdir}?real", f"{workdir}?lam=5&seed=0,1"
+    found = evaluate(real, fake, PR, sampler="reject:budget=2", compare=f"{workdir}?lam=5&seed=0,1")
+    assert found.sampler is not None
+    plain = found.to_json()["sampler"]
+    assert (plain["name"], plain["settings"]["budget"]) == ("reject", 2.0)
+    assert plain["cost"]["items"] == 2 * parts.test.size
+    assert 1 <= plain["cost"]["per_item"]["generator"] < 4
+    assert len(plain["costs"]) == 2
+    assert "sampler  reject:budget=2  (calls a sample: " in table.text(found)
+    assert any("through reject:budget=2" in line for line in found.warnings)
+    # The rival is as it is.
+    assert any("samples, drawn anew: of" in line for line in found.warnings)
+    # Truncation by this name is the truncation of a sweep.
+    swept = evaluate(real, f"{workdir}?lam=5", PR, truncation=(0.5,)).truncation[0][1]
+    one = evaluate(real, f"{workdir}?run=control", PR, sampler="truncation:at=.5")
+    assert one.sampler is not None
+    assert one.sampler.total.per_item == {"generator": 1.0, "critic": 0.0, "gradient": 0.0}
+    assert evaluate(real, f"{workdir}?lam=5", PR, sampler="truncation:at=.5").metrics == swept
+    # The latents of a run that is scored with a truncation are not cut for a ratio.
+    cfg.score.truncation = 0.5
+    record.write_json(workdir / "config.json", record.to_plain(cfg))
+    wide = open_input(f"{workdir}?lam=5", "fake", 30, sampler=samplers.parse("reject:budget=1"))
+    assert "without truncation" in wide.notes.lines()[0]
+
+
+def test_samplers_that_a_set_cannot_be_drawn_through(points, rng):
+    workdir = points[0]
+    real = f"{workdir}?real"
+    for fake, sampler, says in (
+        (f"{workdir}?run=control", "reject:budget=2", "run=control has no ratio p/q, which every "
+         "sampler but truncation needs: its critic's loss is hinge"),
+        (real, "reject:budget=2", "is data: the sampler reject:budget=2 needs a generator"),
+        (f"{workdir}?lam=5", "reject:budget=.5", "budget=0.5 must be a number >= 1"),
+        (f"{workdir}?lam=5", "rejct", "Did you mean 'reject'"),
+        (rng.normal(size=(30, 2)), "mh", "the fake set is no run of prpr: the sampler mh:s"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=says):
+            evaluate(real, fake, PR, sampler=sampler)
+    # Before anything is opened.
+    with pytest.raises(ConfigError, match="has no ratio"):
+        evaluate(f"{workdir}/none", f"{workdir}?run=control", PR, sampler="mh")
+    with pytest.raises(ConfigError, match="give one of them"):
+        evaluate(real, f"{workdir}?lam=5", PR, sampler="mh", truncation=(0.5,))
+    with pytest.raises(ConfigError, match="has no ratio"):
+        open_input(f"{workdir}?run=control", "fake", 30, sampler=samplers.parse("mh"))
+
+
+def test_control_beside_training(points, monkeypatch):
+    workdir, cfg, parts, _ = points
+    n = parts.test.size
+    drawn = []
+
+    def opened(name, *args, **kwargs):
+        drawn.append(name)
+        return open_input(name, *args, **kwargs)
+
+    monkeypatch.setattr(control_module, "open_input", opened)
+
+    def measured(names=("reject", "truncation:at=.5"), **settings):
+        drawn.clear()
+        return control_module.control(str(workdir), names=names, budgets=(2.0,), **settings)
+
+    found = measured()
+    told = ["plain", "reject:budget=2", "truncation:at=0.5"]
+    expected = [("control", 0, name) for name in told[::2]]
+    expected += [("lam_5", seed, name) for seed in (0, 1) for name in told]
+    assert [(row["model"], row["seed"], row["sampler"]) for row in found.rows] == expected
+    assert found.reused == 0
+    (left,) = found.left_out
+    assert (left["model"], left["sampler"]) == ("control-seed0", "reject:budget=2")
+    assert "hinge" in left["why"]
+    for row in found.rows:
+        query = "run=control" if row["lam"] is None else f"lam=5&seed={row['seed']}"
+        own = None if row["sampler"] == "plain" else row["sampler"]
+        same = evaluate(f"{workdir}?real", f"{workdir}?{query}", PR, sampler=own)
+        assert row["metrics"] == {
+            name: {"value": e.value, "low": e.low, "high": e.high}
+            for name, e in same.metrics.items()
+        }
+        assert row["cost"]["items"] == n
+        if same.sampler is not None:
+            assert row["cost"] == same.sampler.total.to_json()
+    for kind in ("png", "pdf"):
+        assert (workdir / "figures" / f"control.{kind}").stat().st_size > 5000
+    assert json.loads((workdir / "control.json").read_text())["rows"] == list(found.rows)
+    # One line for both seeds, in the table and in the figure.
+    point = next(p for p in found.points if p.sampler == "reject:budget=2")
+    values = [row["metrics"]["recall"]["value"] for row in found.rows[3::3]]
+    assert point.seeds == 2
+    assert point.recall.value == pytest.approx(np.mean(values))
+    shown = found.to_text()
+    assert shown.count("reject:budget=2") == 2  # a row, and what was left out
+    assert "left out: control-seed0 reject:budget=2: " in shown
+    # Again: nothing is drawn; another sampler keeps the rows that are there.
+    again = measured()
+    assert (again.rows, again.reused, again.warnings) == (found.rows, 8, found.warnings)
+    sides = [f"{workdir}?real", f"{workdir}?train"]
+    assert drawn == [*sides, f"{workdir}?run=control&seed=0"]  # which is refused at once
+    more = measured(("mh:steps=1",), seeds=(1,))
+    assert drawn == [*sides, f"{workdir}?lam=5.0&seed=1"]
+    assert [row["sampler"] for row in more.rows] == ["plain", "mh:steps=1"]
+    assert len(json.loads((workdir / "control.json").read_text())["rows"]) == 9
+    # A checkpoint that is another one, and another measurement.
+    made(workdir, cfg, [Job("lam_5", 5.0, 1)], steps=3)
+    measured(seeds=(0,))
+    rows = json.loads((workdir / "control.json").read_text())["rows"]
+    assert {row["model"] + str(row["seed"]) for row in rows} == {"control0", "lam_50"}
+    new = measured()
+    assert new.reused == 5
+    assert drawn.count(f"{workdir}?lam=5.0&seed=1") == 3
+    assert f"{workdir}?lam=5.0&seed=0" not in drawn
+    assert measured(level=0.9).reused == 0
+
+
+def test_control_of_what_is_not_there(points, tmp_path, monkeypatch):
+    workdir, *_ = points
+    for given, says in (
+        ({"lams": (2.0,)}, r"holds no lam_2-seed0, lam_2-seed1: train it.*it holds control-seed0"),
+        ({"names": ("rejct",)}, "unknown sampler in --samplers=rejct"),
+        ({"budgets": (0.5,)}, r"budget=0\.5 must be a number >= 1"),
+        ({"n_fake": -1}, "n_fake=-1"),
+        ({"n_fake": 3}, "n_fake=3: recall with k=3 needs at least"),
+        ({"level": 2.0}, "level"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            control_module.control(str(workdir), **given)
+    with pytest.raises(ConfigError, match="is no workdir of a run"):
+        control_module.main(str(tmp_path / "none"), "")
+    assert not (tmp_path / "none").exists()
+
+    # A sampler that fails is left out of the table; the others are measured.
+    def refused(*args, **kwargs):
+        raise DataError("log r̂ is NaN")
+
+    monkeypatch.setattr(runs.drawing, "latents", refused)
+    why = f"{workdir}?lam=5.0&seed=0: log r̂ is NaN"
+    found = control_module.control(str(workdir), names=("mh:steps=1",), seeds=(0,), n_fake=20)
+    assert [row["sampler"] for row in found.rows] == ["plain", "plain"]
+    assert {"model": "lam_5-seed0", "sampler": "mh:steps=1", "why": why} in found.left_out
 
 
 def test_stored_samples_are_taken_where_they_are_enough(points, rng):

@@ -5,17 +5,34 @@ import io
 import json
 import math
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from prpr import plotting, record, report, report_figures
-from prpr.errors import DataError, WorkdirError
+from prpr import (
+    build,
+    choosing,
+    config,
+    plotting,
+    record,
+    report,
+    report_figures,
+    report_sections,
+    report_sheets,
+    report_svg,
+)
+from prpr.errors import ConfigError, DataError, WorkdirError
+from prpr.evaluate import page
+from prpr.metrics import prdc
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 FIGURES = ("precision_recall", "samples", "training", "calibration")
 
 
@@ -221,14 +238,19 @@ def test_the_page_stands_alone(one):
         assert not any(key.startswith("on") for key in attributes)
         assert attributes.get("href", "#").startswith("#")
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == len(FIGURES)
+    assert len(images) == 2 + 2 * 6  # curves and calibration, two sheets of six rows
     for attributes in images:
         assert attributes["alt"]
         data = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
         with Image.open(io.BytesIO(data)) as image:
-            # Half the pixels: sharp on dense screens.
-            assert image.width // 2 == int(attributes["width"])
-            assert image.height // 2 == int(attributes["height"])
+            shown = int(attributes["width"]), int(attributes["height"])
+            if attributes.get("class") == "pixels":
+                # Whole pixels of the screen for each of the image's.
+                scale = shown[0] // image.width
+                assert (image.width * scale, image.height * scale) == shown
+            else:
+                # Half the pixels: sharp on dense screens.
+                assert (image.width // 2, image.height // 2) == shown
 
 
 def test_the_page_has_every_row_precision_first(one):
@@ -408,7 +430,7 @@ def test_some_samples_missing_or_damaged_and_a_run_of_one_line(tmp_path):
     page = parse(report.make(folder))
     assert "samples/lam_1-seed0.npz is not there" in page.text
     assert "samples/base-seed0.npz cannot be read" in page.text
-    assert "grey dots are real data" in page.text
+    assert "Grey dots are real data" in page.text
     names = {path.name for path in (folder / "figures").iterdir()}
     assert names == {"precision_recall.png", "samples.png", "training.png"}
 
@@ -453,7 +475,7 @@ def test_labels_of_points_do_not_collide():
 def test_a_column_of_a_sheet_is_a_class():
     labels = np.array([2, 0, 1, 2, 0, 1, 0, 0])
     images = np.broadcast_to(labels[:, None, None, None] * 40, (8, 4, 4, 1)).astype(np.uint8)
-    sheet = report_figures._sheet(report_figures.Samples(images, labels))
+    sheet = report_figures.sheet(report_figures.Samples(images, labels))
     cells = sheet[2::5, 2::5, 0]
     # Three columns a class; class 0 has four images, the others two; the rest is blank.
     assert cells[0].tolist() == [0, 0, 0, 40, 40, 255, 80, 80, 255]
@@ -465,3 +487,430 @@ def test_colors_are_ordered_in_lightness_and_near_for_near_lams():
     assert sum(colors("", 0.2)) < sum(colors("", 1.0)) < sum(colors("", 5.0))
     near = report_figures.Colors((1.0, 1.1))
     assert np.abs(np.subtract(near("", 1.0), near("", 1.1))).max() < 0.1
+
+
+# ---- the plane and its explorer ---------------------------------------------------------
+
+
+def marks(lams, step=0.01):
+    rows = [
+        row(f"lam_{lam:g}", lam, 0, 0.7 + step * i, 0.6 - step * i) for i, lam in enumerate(lams)
+    ]
+    rows += [row("base", None, 0, 0.715, 0.59), row("control", None, 0, 0.72, 0.585)]
+    shapes = {"base": "diamond", "control": "square"}
+    return [
+        report_svg.Mark(
+            g.label,
+            shapes.get(g.name, "circle"),
+            "#123456",
+            g.metrics["precision"],
+            g.metrics["recall"],
+            g.lam is not None,
+        )
+        for g in report.groups({"rows": rows})
+    ]
+
+
+def test_the_plane_has_recall_to_the_right_and_precision_upwards():
+    found = marks((0.2, 20.0))
+    plane = report_svg.plane(found, [report_svg.Bound("precision", True, 0.705)], "alt <text>")
+    by_label = {mark.label: place for mark, place in zip(found, plane.places, strict=True)}
+    (x_low, y_low), (x_high, y_high) = by_label["λ = 0.2"], by_label["λ = 20"]
+    assert x_high < x_low
+    assert y_high < y_low
+    assert all(0 < share < 1 for place in plane.places for share in place)
+    svg = Page(plane.svg)
+    shapes = [tag for tag, attributes in svg.tags if attributes.get("class") == "dot"]
+    assert sorted(shapes) == ["circle", "circle", "polygon", "polygon"]
+    assert svg.tags[0] == (
+        "svg",
+        {"viewbox": "0 0 400 350", "role": "img", "aria-label": "alt <text>"},
+    )
+    assert "wish: precision ≥ 0.705" in svg.text
+    # The line of the bound lies between the two λ.
+    bound = next(a for _, a in svg.tags if a.get("class") == "bound")
+    height = float(re.search(r"M52 ([\d.]+)L", bound["d"])[1]) / report_svg.HEIGHT
+    assert y_high < height < y_low
+
+
+@pytest.mark.parametrize("step", [0.01, 0.001])
+def test_labels_of_the_plane_do_not_collide(step):
+    found = marks((0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0), step)
+    svg = report_svg.plane(found, [report_svg.Bound("precision", True, 0.7)], "").svg
+    boxes = []
+    for x, y, text in re.findall(r'class="\w+" x="([\d.]+)" y="([\d.]+)">([λbcw][^<]*)<', svg):
+        boxes.append((float(x), float(y) - 11, float(x) + 7 * len(text), float(y)))
+    assert len(boxes) == len(found) + 1
+    for i, a in enumerate(boxes):
+        assert a[2] <= report_svg.WIDTH
+        assert not any(
+            a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in boxes[:i]
+        )
+
+
+def test_every_mark_has_a_button_and_a_panel_with_its_numbers(one):
+    text = one.read_text(encoding="utf-8")
+    page = Page(text)
+    inputs = [a for tag, a in page.tags if tag == "input"]
+    assert [a["id"] for a in inputs] == [f"pick-{i}" for i in range(6)]
+    assert {(a["type"], a["name"]) for a in inputs} == {("radio", "pick")}
+    assert [a["id"] for a in inputs if "checked" in a] == ["pick-5"]  # the largest λ
+    targets = [a["for"] for tag, a in page.tags if tag == "label"]
+    assert sorted(targets) == sorted(2 * [a["id"] for a in inputs])
+    panels = re.findall(
+        r'<div class="panel panel-\d">(.*?)</div>(?=<div class="panel|</div>)', text
+    )
+    assert len(panels) == 6
+    assert "λ = 20" in panels[5]
+    assert "0.850 <small>[0.820, 0.880]" in panels[5]
+    assert all("<img" in panel for panel in panels)
+    for i in range(6):
+        assert f".pick-{i}:checked ~ .panels > .panel-{i} {{ display: block; }}" in text
+        assert f".explorer:has(.at-{i}:hover) > .panels > .panel-{i} {{ display: block; }}" in text
+
+
+# ---- sheets -----------------------------------------------------------------------------
+
+
+def pixels_of(html):
+    source = re.search(r"data:image/png;base64,([^\"]*)", html)[1]
+    with Image.open(io.BytesIO(base64.b64decode(source))) as image:
+        return np.asarray(image)
+
+
+def sheets_of(labels, *, other=None, shape=(4, 4, 1)):
+    rows = [row(f"lam_{lam:g}", lam, 0, 0.5, 0.5) for lam in (1.0, 2.0)]
+    groups = report.groups({"rows": rows})
+    index = np.arange(len(labels)).reshape(-1, 1, 1, 1)
+    stored = {
+        # A sample's value says which input it was made of, and by which generator.
+        g.name: report_figures.Samples(
+            np.broadcast_to(index * 5 + i, (len(labels), *shape)).astype(np.uint8),
+            np.asarray(other if i and other is not None else labels),
+        )
+        for i, g in enumerate(groups)
+    }
+    return report_sheets.sheets(groups, stored, {})
+
+
+def test_the_same_place_of_two_sheets_is_the_same_input():
+    labels = np.array([2, 0, 1, 2, 0, 1, 0, 0, 1, 2] * 4)
+    found = sheets_of(labels)
+    assert found.alike
+    a, b = (pixels_of(found.whole[name])[2::5, 2::5].astype(int) for name in ("lam_1", "lam_2"))
+    assert a.shape == (4, 9)
+    filled = a != 255
+    assert filled.sum() == 36
+    assert (b[filled] - a[filled] == 1).all()
+    # Columns are classes: three of each.
+    assert (labels[a[filled] // 5].reshape(4, 9) == np.repeat([0, 1, 2], 3)).all()
+    assert not sheets_of(labels, other=labels[::-1]).alike
+
+
+def test_large_images_are_shown_smaller():
+    found = sheets_of(np.zeros(12, np.int32), shape=(256, 256, 3))
+    whole, short = (pixels_of(each["lam_1"]) for each in (found.whole, found.short))
+    assert whole.shape[1] == short.shape[1] == 6 * 136 - 8
+    assert whole.shape[0] == 2 * 136 - 8
+    assert short.shape[0] == 128
+
+
+def test_points_lie_over_the_real_ones_which_are_drawn_once(tmp_path):
+    folder = write(tmp_path, summary(), samples="points")
+    text = report.make(folder).read_text(encoding="utf-8")
+    assert text.count('id="real-points"') == 1
+    # Each row with a sheet and a panel, real data included.
+    assert text.count('<use href="#real-points"/>') == 12
+    assert text.count('class="cloud"') == 12
+    assert "50 points: λ = 20, over real data in grey" in text
+
+
+# ---- a goal, classes, training images ---------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A workdir with samples of real digits; λ = 20 has one 8 alone, and a training image."""
+    folder = write(tmp_path_factory.mktemp("digits") / "run", summary(), samples=None)
+    cfg = config.defaults()
+    cfg.data.name, cfg.name, cfg.score.encoder = "digits", "digits", "pixels"
+    cfg.data.path = "/a/secret/place"
+    record.write_json(folder / "config.json", record.to_plain(cfg))
+    results = summary() | {"encoder": "pixels", "n_real": 120, "n_fake": 120}
+    record.write_json(folder / "summary.json", results)
+    environment = record.read_json(folder / "environment.json")
+    environment["command"].append("--workdir=/a/secret/place/run")
+    record.write_json(folder / "environment.json", environment)
+    parts, rng = build.splits(cfg), np.random.default_rng(0)
+    (folder / "samples").mkdir()
+
+    def chosen(part, shift=0):
+        rows = [np.flatnonzero(part.labels == c)[shift : shift + 12] for c in range(10)]
+        taken = part.take(np.sort(np.concatenate(rows)))
+        order = np.argsort(taken.labels, kind="stable")
+        return np.rint((taken.images[order] + 1) * 127.5), taken.labels[order]
+
+    def store(run, images, labels):
+        images = np.clip(np.rint(images), 0, 255).astype(np.uint8)
+        np.savez(folder / "samples" / f"{run}.npz", images=images, labels=labels)
+
+    store("real", *chosen(parts.test))
+    train, labels = chosen(parts.train)
+    for name, noise in (("base", 60), ("control", 20), ("lam_0.2", 25), ("lam_1", 18)):
+        store(f"{name}-seed0", train + rng.normal(0, noise, train.shape), labels)
+    alone = np.where((labels == 8)[:, None, None, None], train[labels == 8][:1], train)
+    alone += rng.normal(0, 9, train.shape)
+    alone[7] = train[7]
+    store("lam_20-seed0", alone, labels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def decided(digits):
+    return page.make(digits, "precision >= 0.8", "recall >= .3", digits / "sent.html")
+
+
+def test_the_goal_says_what_choosing_says(digits, decided):
+    found = parse(decided)
+    answer = choosing.choose(choosing.read([digits]), "precision >= 0.8")
+    assert (answer.verdict, answer.lam) == ("promised", 20.0)
+    assert "Precision at least 0.8; beyond that as much recall as possible." in found.text
+    said = choosing.to_text(answer).split("\n\n")[1].replace("\n", " ")
+    assert said in found.text
+    assert "✓ promised" in found.text
+    assert "wish: precision ≥ 0.8" in found.text
+    given_up = answer.given_up["recall"]
+    assert (
+        f"recall: {given_up['here']:.3f}; λ\xa0=\xa00.2 has +{given_up['difference']:.3f}"
+        in found.text
+    )
+    assert f"λ\xa0=\xa0{answer.next_lam:g}, since {answer.next_why}." in found.text
+    assert "The wish holds here with probability" in found.text
+    rows = [cells for cells in found.table if cells[0] in ("0.2", "1", "20 (taken)")]
+    assert [cells[-1] for cells in rows[:3]] == ["no", "no", "✓ yes"]
+    # The λ that was chosen is the one that is shown first.
+    assert [a["id"] for tag, a in found.tags if tag == "input" and "checked" in a] == ["pick-5"]
+
+
+def test_words_of_a_wish():
+    def said(wish):
+        return page.words(choosing.parse(wish))
+
+    assert said("recall >= 60%, max precision").startswith(
+        "Recall at least 0.6; beyond that as much"
+    )
+    assert said("worst recall >= .3") == (
+        "Recall of the worst class at least 0.3; beyond that as much precision as possible."
+    )
+    assert said("fid <= 12 and precision[7] >= .5 and min fid") == (
+        "Fid at most 12 and precision of class 7 at least 0.5; beyond that as little fid as "
+        "possible."
+    )
+    assert "a bad sample costs 5" in said("cost: bad=5 missing=1")
+
+
+def test_classes_gain_and_pay_and_a_guard_marks_those_below(digits, decided):
+    found = parse(decided)
+    kept = record.read_json(digits / page.DATA)["classes"]
+    named = {one["name"]: one["classes"] for one in kept["rows"]}
+    assert list(named) == ["base", "control", "lam_0.2", "lam_1", "lam_20"]
+    # By the metrics' own code, of the samples of one class alone.
+    real, fake = (np.load(digits / "samples" / f"{run}.npz") for run in ("real", "lam_20-seed0"))
+    own = [
+        (each["images"][each["labels"] == 8] / 127.5 - 1).reshape(12, -1) for each in (real, fake)
+    ]
+    expected = prdc.prdc_with_intervals(*own, 3, 5)["recall"]
+    assert named["lam_20"]["8"]["recall"]["value"] == pytest.approx(expected.value)
+    assert expected.value < 0.3
+    assert "Guard: no class below recall 0.3." in found.text
+    assert "λ\xa0=\xa020 does not pass: " in found.text
+    assert f"recall of class 8 is {expected.value:.3f} [" in found.text
+    heads = [cells for cells in found.table if cells[0] == "class"]
+    assert [head[1:] for head in heads] == 2 * [
+        [
+            "smallest to largest λ",
+            "base",
+            "control",
+            *(f"λ\xa0=\xa0{x}" for x in ("0.2", "1", "20 (chosen)")),
+        ]
+    ]
+    precision, recall = (cells for cells in found.table if cells[0] == "8")
+    assert recall[-1].startswith("▼")
+    assert not precision[-1].startswith("▼")
+    assert recall[1].startswith("↓ pays −")
+    assert "recall falls in" in found.text
+
+
+def test_a_guard_that_holds_says_how_surely(digits, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(digits, folder)
+
+    def said(guard, wish="precision >= 0.8"):
+        text = parse(page.make(folder, wish, guard)).text
+        return text, record.read_json(folder / page.DATA)["guard"]["probability"]["20"]
+
+    unsure, low = said("precision >= .6")
+    sure, high = said("precision >= .01")
+    passes = "λ\xa0=\xa020 passes, by the estimates of all 10 classes"
+    assert low < 0.95 < high
+    assert f"≈ {passes}, but not surely: that no class is below has probability {low:.3f}" in unsure
+    assert f"✓ {passes}, and surely: with probability {high:.3f} no class is below" in sure
+    without, _ = said("recall >= .3", "")
+    assert "Of the λ, all classes are above it, by their estimates, at " in without
+    assert "No goal was given" in without
+
+
+def test_a_guard_names_the_lowest_classes_and_counts_the_rest():
+    def cell(value):
+        return {"recall": {"value": value, "low": 0.0, "high": 1.0}}
+
+    rows = [{"name": "lam_1", "lam": 1.0, "classes": {f"c{i}": cell(i / 10) for i in range(9)}}]
+    data = {
+        "goal": {"answer": {"lam": 1.0}},
+        "guard": {"bounds": [{"metric": "recall", "bound": 0.75}], "probability": {"1": 0.0}},
+        "classes": {"rows": rows, "level": 0.95},
+    }
+    said = report_sections.guard(data)
+    named = re.findall(r"recall of class (c\d) is", said)
+    assert named == ["c0", "c1", "c2", "c3", "c4"]
+    assert "; and 3 more." in said
+    unmeasured = report_sections.guard(data | {"classes": {"missing": "no classes"}})
+    assert "could not be checked" in unmeasured
+
+
+def test_the_nearest_training_images_stand_beside_the_most_suspect_samples(digits, decided):
+    found = record.read_json(digits / page.DATA)["nearest"]
+    assert found["lam"] == 20.0
+    assert len(found["samples"]) == 6
+    first = found["samples"][0]
+    assert (first["row"], first["nearest"][0]["distance"]) == (7, 0.0)
+    assert first["image"] == first["nearest"][0]["image"]
+    text = parse(decided).text
+    assert "d\xa0=\xa00" in text
+    assert "(authenticity); of 120 held-out real images" in text
+    assert "look at the pairs for copies" in text
+
+
+def test_a_decided_page_is_the_same_again_and_holds_no_paths(digits, decided):
+    files = [decided, digits / page.DATA]
+    before = [path.read_bytes() for path in files]
+    assert page.make(digits, "precision >= 0.8", "recall >= .3", decided) == decided
+    assert [path.read_bytes() for path in files] == before
+    text = before[0].decode()
+    assert str(digits.parent) not in text
+    assert "/a/secret" not in text
+    assert "--workdir=…/run" in text
+    assert "config.data.path" in text
+    assert len(before[0]) < 1_500_000
+    assert "--guard=recall &gt;= .3" in text
+
+
+def test_classes_of_another_encoder_are_those_that_were_measured(tmp_path):
+    folder = write(tmp_path, summary())
+    said = parse(page.make(folder)).text
+    assert "choose_lambda.py --workdir=RUN --wish='worst recall >= 0.3'" in said
+    cell = {"value": 0.4, "low": 0.3, "high": 0.5, "level": 0.95}
+    rows = [
+        {
+            "lam": lam,
+            "fake": f"run?lam={lam}&seed=0",
+            "real": "run?real",
+            "encoder": "classifier",
+            "k": 3,
+            "metrics": {"precision": cell, "recall": cell},
+            "per_class": {"classes": {"<b>cat": {"metrics": {"precision": cell, "recall": cell}}}},
+        }
+        for lam in (0.2, 1.0, 20.0)
+    ]
+    stamps = {
+        run: (folder / "samples" / f"{run}.npz").stat().st_mtime_ns
+        for run in ("lam_0.2-seed0", "lam_1-seed0", "lam_20-seed0")
+    }
+    record.write_json(folder / "goal.json", {"settings": {"runs": stamps}, "rows": rows})
+    found = parse(page.make(folder, "", "recall >= .45"))
+    cells = [row for row in found.table if row[0] == "<b>cat"]
+    assert [row[1] for row in cells] == ["→ stays", "→ stays"]
+    assert cells[1][2].startswith("▼0.400 [0.300, 0.500]")
+    assert "none keeps all classes above it" in found.text
+    stamps["lam_1-seed0"] += 1
+    record.write_json(folder / "goal.json", {"settings": {"runs": stamps}, "rows": rows})
+    assert "goal.json holds is of older samples" in parse(page.make(folder)).text
+
+
+def test_costs_that_were_planned(tmp_path):
+    folder = write(tmp_path, summary())
+    wide = {"low": 1.0, "middle": 2.0, "high": 3.0}
+    card = {
+        "device": "l4<",
+        "devices": 2,
+        "total_hours": wide,
+        "memory": {"total": {key: 1e9 * value for key, value in wide.items()}, "fits": "tight"},
+        "money": wide,
+        "warnings": ["the batch of /a/secret/place is large"],
+    }
+    record.write_json(folder / "plan.json", [card])
+    found = parse(report.make(folder))
+    cells = next(row for row in found.table if row[0] == "2 × l4<")
+    assert cells[1:] == ["21 to 3", "21 to 3 GB", "tight", "21 to 3"]
+    assert "the batch of …/place is large" in found.text
+    for other in ('[{"device": "l4"}]', '[{"device":'):
+        (folder / "plan.json").write_text(other)
+        assert "plan.json is not what --plan_json writes" in parse(report.make(folder)).text
+
+
+def test_paths_are_cut_and_formulas_are_not():
+    cut = report_sections.short
+    assert cut("/a/b/c") == "…/c"
+    assert cut("cannot read /home/me/x.npz: gone") == "cannot read …/x.npz: gone"
+    assert cut('["/a/b", "c/d"]') == '["…/b", "c/d"]'
+    assert cut("tfds:/data/x?y") == "tfds:…/x?y"
+    for text in ("1/r̂ and a/b", "E_p[1/r]", "runs/digits", "~/runs", "a / b"):
+        assert cut(text) == text
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"wish": "precision > > 1"}, ConfigError, "cannot be read at character"),
+        ({"wish": "beauty >= 0.5"}, ConfigError, "beauty"),
+        ({"guard": "recall >"}, ConfigError, "--guard='recall >': the wish cannot be read"),
+        ({"guard": "recall <= .3"}, ConfigError, "what no class may be below"),
+        ({"guard": "max recall"}, ConfigError, "what no class may be below"),
+        ({"guard": "fid <= 3"}, ConfigError, "what no class may be below"),
+        ({"out": "{tmp}/folder"}, WorkdirError, "cannot write .*folder"),
+    ],
+)
+def test_what_was_asked_wrongly_writes_nothing(tmp_path, settings, error, message):
+    folder = write(tmp_path / "run", summary())
+    (tmp_path / "folder").mkdir()
+    settings = {key: text.format(tmp=tmp_path) for key, text in settings.items()}
+    with pytest.raises(error, match=message):
+        page.make(folder, **settings)
+    assert {path.name for path in folder.iterdir()} == {
+        "summary.json",
+        "config.json",
+        "environment.json",
+        "samples",
+    }
+
+
+def test_a_run_that_is_missing_unfinished_or_damaged(tmp_path):
+    with pytest.raises(WorkdirError, match="not a directory"):
+        page.make(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="name the workdir of a finished run"):
+        page.make(tmp_path)
+    folder = write(tmp_path / "run", summary() | {"encoder": "pixels"})
+    (folder / "samples" / "lam_1-seed0.npz").write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(DataError, match=r"lam_1-seed0\.npz cannot be read"):
+        page.make(folder)
+    assert not (folder / page.DATA).exists()
+    assert not (folder / "report.html").exists()
+
+
+def test_the_command_ends_with_one_line(tmp_path):
+    script = Path(report.__file__).parents[1] / "experiments" / "report.py"
+    command = [sys.executable, str(script), f"--workdir={tmp_path / 'nowhere'}", "--wish=recall >"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: the wish cannot be read")
+    assert len(found.stderr.splitlines()) == 1

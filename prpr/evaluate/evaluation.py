@@ -7,11 +7,19 @@ import numpy as np
 from prpr.errors import ConfigError
 from prpr.evaluate import arrays, choose, conventions, seeds, views
 from prpr.evaluate.features import Features, Settings, channels_of
-from prpr.evaluate.inputs import Given, Input, check_truncation, names, open_input
-from prpr.evaluate.result import Numbers, Result, Seeds
+from prpr.evaluate.inputs import (
+    Given,
+    Input,
+    check_sampler,
+    check_truncation,
+    names,
+    open_input,
+)
+from prpr.evaluate.result import Numbers, Result, Sampled, Seeds
 from prpr.metrics import Options, Replicates, Statistics, checks, intervals, registry
 from prpr.metrics.family import Progress
 from prpr.metrics.groups import FAKE, REAL
+from prpr.samplers import Sampler, parse
 
 _INCEPTION_WIDTH = 2048
 
@@ -36,6 +44,7 @@ def evaluate(
     workers: int = 0,
     per_class: bool = False,
     truncation: Sequence[float] = (),
+    sampler: str | Sampler | None = None,
     sheet: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -65,6 +74,8 @@ def evaluate(
       per_class: also precision and recall of each class, of samples with classes; of several
         seeds their mean.
       truncation: also these truncations of a run's generator.
+      sampler: draws `fake`, which are runs then, through it: "reject:budget=4", see
+        `prpr.samplers`. `compare` stays as it is.
       sheet: PNG to write of the samples nearest to training images; of several seeds the first's.
       progress: called as work is done.
 
@@ -88,11 +99,18 @@ def evaluate(
     options = Options(chosen.k, chosen.k_coverage, level, seed=seed, progress=progress)
     given, others = _several("fake", fake), [] if compare is None else _several("compare", compare)
     check_truncation(truncation, given, "fake")
+    through = parse(sampler) if isinstance(sampler, str) else sampler
+    if through is not None and truncation:
+        raise ConfigError(
+            f"--sampler={sampler} and --truncation={','.join(f'{t:g}' for t in truncation)}: a "
+            "sampler draws without truncation; give one of them, or --sampler=truncation:at=.7"
+        )
+    check_sampler(through, given, "fake")
 
     reference = open_input(real, "real")
     trained = None if train is None else open_input(train, "train")
     draw = n_fake or conventions.get(convention).n_fake or reference.size
-    fakes = [open_input(one, "fake", draw, seed=seed) for one in given]
+    fakes = [open_input(one, "fake", draw, seed=seed, sampler=through) for one in given]
     rivals = [open_input(one, "compare", draw, seed=seed) for one in others]
     sets = [reference, *fakes, *rivals]
     if sheet is not None:
@@ -150,6 +168,7 @@ def evaluate(
         seeds=_seeds(wanted, fakes, found) if len(fakes) > 1 else None,
         per_class=classes,
         truncation=swept,
+        sampler=None if through is None else _sampled(through, fakes),
         sheet=drawn,
     )
 
@@ -160,6 +179,11 @@ def _several(side: str, given: Given) -> list[Given]:
     if not found:
         raise ConfigError(f"{side}={given!r} names no samples: give one set or several")
     return found
+
+
+def _sampled(sampler: Sampler, fakes: Sequence[Input]) -> Sampled:
+    costs = {one.name: one.cost for one in fakes if one.cost is not None}
+    return Sampled(sampler, costs)
 
 
 class _Work:

@@ -23,6 +23,7 @@ from prpr.evaluate.images import Folder, Images, Records
 from prpr.evaluate.notes import Notes
 from prpr.metrics import Statistics, statistics
 from prpr.metrics.statistics import from_arrays
+from prpr.samplers.settings import Cost, Sampler, text
 
 Given = Any  # a name, a path, an array, `Statistics`, or a source of images
 
@@ -36,6 +37,7 @@ class Input(NamedTuple):
       images: the source, or None where features are given.
       stats: features or moments as they were given, or None.
       moments: μ and Σ that a file holds beside its images.
+      cost: what a sampler took to draw them; None where there was none.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Input(NamedTuple):
     images: Images | None = None
     stats: Statistics | None = None
     moments: tuple[np.ndarray, np.ndarray] | None = None
+    cost: Cost | None = None
 
     @property
     def size(self) -> int:
@@ -56,7 +59,12 @@ class Input(NamedTuple):
 
 
 def open_input(
-    given: Given, side: str, n: int = 0, truncation: float | None = None, seed: int = 0
+    given: Given,
+    side: str,
+    n: int = 0,
+    truncation: float | None = None,
+    seed: int = 0,
+    sampler: Sampler | None = None,
 ) -> Input:
     """Opens a set of samples; reads no image yet.
 
@@ -67,15 +75,17 @@ def open_input(
       n: how many samples a generator should make; 0 is as many as its run scored.
       truncation: of a generator's latents; None is the run's own.
       seed: of the shuffle, where a run's samples are more than n.
+      sampler: how a run's generator is drawn from; see `prpr.samplers`.
 
     Raises:
-      ConfigError: a name that cannot be understood, or truncation of what is no generator.
+      ConfigError: a name that cannot be understood, or truncation or a sampler of what is no
+        generator.
       DataError: nothing there, or nothing that can be used; names the file and the mend.
     """
     if isinstance(given, str | Path):
-        return _named(str(given), n, truncation, seed)
-    if truncation is not None:
-        raise _no_generator(f"the {side} set")
+        return _named(str(given), n, truncation, seed, sampler)
+    if truncation is not None or sampler is not None:
+        raise _no_generator(f"the {side} set", sampler)
     if isinstance(given, Statistics):
         return _features(given, Notes(side))
     notes = Notes(f"the {side} array")
@@ -124,18 +134,35 @@ def check_truncation(values: Iterable[float], given: Iterable[Given], side: str)
     for value in values:
         if not isinstance(value, int | float | np.number) or not value > 0:
             raise ConfigError(f"--truncation={value!r} must be a number above 0")
-    for one in given if values else ():
+    if values:
+        _check_generators(given, side, None)
+
+
+def check_sampler(sampler: Sampler | None, given: Iterable[Given], side: str) -> None:
+    """Raises where sets cannot be drawn through a sampler, before anything is.
+
+    Raises:
+      ConfigError: samples of no generator, or of one without the ratio that the sampler needs.
+      CheckpointError: a run without a checkpoint.
+    """
+    if sampler is not None:
+        _check_generators(given, side, sampler)
+
+
+def _check_generators(given: Iterable[Given], side: str, sampler: Sampler | None) -> None:
+    for one in given:
         path, query = _split(str(one)) if isinstance(one, str | Path) else (None, {})
         if path is None or not _is_run(path):
             name = str(one) if isinstance(one, str | Path) else f"the {side} set"
-            raise _no_generator(name)
+            raise _no_generator(name, sampler)
         from prpr.evaluate import runs  # JAX, which images and features do not need
 
-        runs.check_generator(path, query, str(one))
+        runs.check_generator(path, query, str(one), sampler)
 
 
-def _no_generator(name: str) -> ConfigError:
-    return ConfigError(f"{name} is no run of prpr: truncation needs a generator, WORKDIR?lam=5")
+def _no_generator(name: str, sampler: Sampler | None) -> ConfigError:
+    what = "truncation" if sampler is None else f"the sampler {text(sampler)}"
+    return ConfigError(f"{name} is no run of prpr: {what} needs a generator, WORKDIR?lam=5")
 
 
 def _split(text: str) -> tuple[Path, dict[str, str]]:
@@ -147,30 +174,32 @@ def _split(text: str) -> tuple[Path, dict[str, str]]:
     return Path(head).expanduser(), dict(_pair(part) for part in rest.split("&") if part)
 
 
-def _named(text: str, n: int, truncation: float | None, seed: int) -> Input:
-    notes = Notes(text)
-    if text.startswith("tfds:"):
-        return _only_images(_tfds(text, notes), truncation)
-    path, query = _split(text)
+def _named(
+    name: str, n: int, truncation: float | None, seed: int, sampler: Sampler | None
+) -> Input:
+    notes = Notes(name)
+    if name.startswith("tfds:"):
+        return _only_images(_tfds(name, notes), truncation, sampler)
+    path, query = _split(name)
     if _is_run(path):
         from prpr.evaluate import runs  # JAX, which images and features do not need
 
-        return runs.open_run(path, query, notes, n, truncation, seed)
+        return runs.open_run(path, query, notes, n, truncation, seed, sampler)
     if path.is_dir():
-        _known(query, ("resolution",), text)
-        resolution = arrays.check_resolution(query.get("resolution", ""), text)
-        return _only_images(_images(Folder(path, notes, resolution)), truncation)
-    _known(query, (), text)
+        _known(query, ("resolution",), name)
+        resolution = arrays.check_resolution(query.get("resolution", ""), name)
+        return _only_images(_images(Folder(path, notes, resolution)), truncation, sampler)
+    _known(query, (), name)
     if not path.exists():
         near = difflib.get_close_matches(path.name, _beside(path), n=1, cutoff=0.6)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise DataError(f"there is no file or folder {path}: mend the path{hint}")
-    return _only_images(_file(path, notes), truncation)
+    return _only_images(_file(path, notes), truncation, sampler)
 
 
-def _only_images(found: Input, truncation: float | None) -> Input:
-    if truncation is not None:
-        raise _no_generator(found.name)
+def _only_images(found: Input, truncation: float | None, sampler: Sampler | None) -> Input:
+    if truncation is not None or sampler is not None:
+        raise _no_generator(found.name, sampler)
     return found
 
 

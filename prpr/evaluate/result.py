@@ -8,6 +8,7 @@ import prpr
 from prpr import record
 from prpr.evaluate.views import PerClass
 from prpr.metrics import Comparison, Estimate
+from prpr.samplers.settings import Cost, Sampler, settings, text
 
 Numbers = Mapping[str, Estimate]
 
@@ -19,6 +20,32 @@ class Seeds:
     names: tuple[str, ...]
     values: Mapping[str, tuple[float, ...]]
     sd: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """How the generated samples were drawn: the sampler, {name of the samples: their cost}."""
+
+    sampler: Sampler
+    costs: Mapping[str, Cost]
+
+    @property
+    def total(self) -> Cost:
+        """Of all samples together."""
+        return Cost(*map(sum, zip(*self.costs.values(), strict=True)))
+
+    def to_text(self) -> str:
+        """The sampler and its cost."""
+        return f"{text(self.sampler)}  ({self.total.to_text()})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, settings, the cost of all samples and of each set."""
+        return {
+            "name": self.sampler.name,
+            "settings": settings(self.sampler),
+            "cost": self.total.to_json(),
+            "costs": {name: cost.to_json() for name, cost in self.costs.items()},
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +67,7 @@ class Result:
       comparison: {name: Comparison} of `fake` less `compare`, or None.
       seeds, per_class: see `Seeds`, `PerClass`, or None.
       truncation: (truncation, numbers) of each that was asked for.
+      sampler: how `fake` was drawn, and its cost; None where samples were taken as they are.
       sheet: the picture of the most memorised samples that was written, or None.
     """
 
@@ -62,6 +90,7 @@ class Result:
     seeds: Seeds | None = None
     per_class: PerClass | None = None
     truncation: tuple[tuple[float, Numbers], ...] = ()
+    sampler: Sampled | None = None
     sheet: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -105,6 +134,8 @@ class Result:
                 {"truncation": t, "metrics": self._numbers(numbers)}
                 for t, numbers in self.truncation
             ]
+        if self.sampler is not None:
+            out["sampler"] = self.sampler.to_json()
         if self.sheet is not None:
             out["sheet"] = self.sheet
         return record.to_plain(out)

@@ -9,13 +9,17 @@ Without a seed it is the first of the configuration. Stored samples are taken wh
 enough, by a seeded shuffle, since they are sorted as the held-out data are; else new ones are
 drawn as for the scores of WORKDIR: the averaged generator (the best checkpoint where
 `score.checkpoint` says so), standing statistics and truncation as configured, classes as they
-are held out, by a shuffle where there are fewer. Which of both is said. New latents are those of
-the run's seed: runs of one seed share them, as all stored samples do, and a comparison that takes
-both runs' samples for independent errs on the wide side; of several seeds `seeds` knows.
+are held out, by a shuffle where there are fewer. Which of both is said. Through a sampler
+(`prpr.samplers`) new ones are always drawn: of the same generator, judged by the critic of its
+checkpoint. New latents are those of the run's seed: runs of one seed share them, as all stored
+samples do, and a comparison that takes both runs' samples for independent errs on the wide side;
+of several seeds `seeds` knows.
 """
 
+import json
 import os
 import threading
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +27,20 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from prpr import build, checkpoint, config, data, record, run, sampling, score, train, weights
-from prpr.checkpoint.files import steps
+from prpr import (
+    build,
+    checkpoint,
+    config,
+    data,
+    record,
+    run,
+    samplers,
+    sampling,
+    score,
+    train,
+    weights,
+)
+from prpr.checkpoint.files import damaged, read_table, steps
 from prpr.errors import CheckpointError, ConfigError, DataError, unknown_name
 from prpr.evaluate import arrays, conventions
 from prpr.evaluate.images import Array, Loaded
@@ -33,10 +49,14 @@ from prpr.evaluate.notes import Notes
 from prpr.jobs import Job, check_same, settings
 from prpr.metrics import statistics
 from prpr.metrics.groups import FAKE
+from prpr.samplers import drawing
+from prpr.samplers.settings import text as sampler_text
 from prpr.sweep.tasks import from_plain
 
 _PARTS = ("lam", "run", "seed", "real", "train")
 _SEEDS = 2  # what is folded into the latents' key before a seed; standing statistics have 1
+_STARTS = 2048  # validation items that chains start at, at most
+_SYSTEMS: dict[str, train.System] = {}  # by what they are of
 
 
 class _Source(NamedTuple):
@@ -73,6 +93,7 @@ def open_run(
     n: int = 0,
     truncation: float | None = None,
     seed: int = 0,
+    sampler: samplers.Sampler | None = None,
 ) -> Input:
     """Opens what a query asks of a run's workdir; see the module's head.
 
@@ -83,44 +104,87 @@ def open_run(
       n: how many samples; 0 is as many as were stored or are held out.
       truncation: of the latents; None is the configuration's.
       seed: of the shuffle.
+      sampler: how the samples are drawn; None takes the generator's as they come.
 
     Raises:
-      ConfigError: a query that cannot be understood, or no such run.
+      ConfigError: a query that cannot be understood, no such run, or one without the ratio that
+        the sampler needs.
       CheckpointError: no checkpoint, a damaged one, or one of an unfinished run.
-      DataError: data that cannot be loaded.
+      DataError: data that cannot be loaded, or labels that the sampler could not fill.
     """
     asked = _asked(folder, query, notes.name)
     cfg = configuration(folder)
     if asked in ("real", "train"):
-        if truncation is not None:
-            raise _is_data(notes.name)
+        if truncation is not None or sampler is not None:
+            raise _is_data(notes.name, sampler)
         parts = build.splits(cfg)
         held_out = asked == "real"
         return _data(parts.held_out(cfg.score.split) if held_out else parts.train, notes)
     job = _job(folder, cfg, query)
     # The base's samples are stored here, too, as this workdir scored them.
     stored = folder / "samples" / f"{job.run}.npz"
-    if truncation is None and stored.is_file():
+    if truncation is None and sampler is None and stored.is_file():
         found = _stored(stored, _source(folder, cfg, job), notes, n, seed)
         if found is not None:
             return found
-    return _drawn(_source(folder, cfg, job, needed=True), job, notes, n, truncation, seed)
+    source = _source(folder, cfg, job, needed=True)
+    return _drawn(source, job, notes, n, truncation, seed, sampler)
 
 
-def check_generator(folder: Path, query: dict[str, str], name: str) -> None:
-    """Raises unless a query asks for a run whose generator is there.
+def check_generator(
+    folder: Path, query: dict[str, str], name: str, sampler: samplers.Sampler | None = None
+) -> None:
+    """Raises unless a query asks for a run whose generator is there, and what a sampler needs.
 
     Raises:
-      ConfigError: a query that cannot be understood, of data, or of no such run.
+      ConfigError: a query that cannot be understood, of data, or of no such run; a run without the
+        ratio that the sampler needs.
       CheckpointError: no checkpoint.
     """
     if _asked(folder, query, name) in ("real", "train"):
-        raise _is_data(name)
+        raise _is_data(name, sampler)
     cfg = configuration(folder)
     job = _job(folder, cfg, query)
     source = _source(folder, cfg, job, needed=True)
     if not source.converted and checkpoint.latest(source.where) is None:
         raise _no_checkpoint(source.where, job)
+    _check_ratio(source, name, sampler)
+
+
+def generator_stamp(folder: Path, query: dict[str, str]) -> str:
+    """What tells the generator (and critic) that would be drawn from another's: step and checksum.
+
+    Raises:
+      As `check_generator`.
+    """
+    check_generator(folder, query, str(folder))
+    cfg = configuration(folder)
+    source = _source(folder, cfg, _job(folder, cfg, query), needed=True)
+    if source.converted:
+        sums = sorted(f"{p.name}:{p.stat().st_mtime_ns}" for p in source.where.iterdir())
+        return "weights " + ",".join(sums)
+    step = source.step()
+    assert step is not None  # `check_generator` has looked
+    found = steps(source.where)
+    try:
+        held = read_table(found[step])["files"]
+    except Exception as error:
+        raise damaged(found, step, error) from error
+    return f"step {step}, {zlib.crc32(json.dumps(held, sort_keys=True).encode()):08x}"
+
+
+def _check_ratio(origin: _Source, name: str, sampler: samplers.Sampler | None) -> None:
+    """ConfigError for a sampler that needs a ratio where the run has none."""
+    if sampler is None or not sampler.needs_ratio:
+        return
+    if origin.converted:
+        raise ConfigError(
+            f"{name} is of converted weights, whose generator alone is read: every sampler but "
+            "truncation needs a critic. Take truncation:at=.7, or a run at a λ"
+        )
+    route = build.route_of(origin.cfg)
+    has_ratio = route in ("samples", "data", "balanced")
+    samplers.check_ratio(sampler, name, loss=origin.cfg.critic.loss, has_ratio=has_ratio)
 
 
 def _asked(folder: Path, query: dict[str, str], name: str) -> str:
@@ -138,8 +202,9 @@ def _asked(folder: Path, query: dict[str, str], name: str) -> str:
     return asked[0]
 
 
-def _is_data(name: str) -> ConfigError:
-    return ConfigError(f"{name} is data: truncation needs a generator, ?lam=5")
+def _is_data(name: str, sampler: samplers.Sampler | None) -> ConfigError:
+    what = "truncation" if sampler is None else f"the sampler {sampler_text(sampler)}"
+    return ConfigError(f"{name} is data: {what} needs a generator, ?lam=5")
 
 
 def _no_checkpoint(where: Path, job: Job) -> CheckpointError:
@@ -247,31 +312,65 @@ def _bounded(truncation: float) -> str:
 
 
 def _drawn(
-    origin: _Source, job: Job, notes: Notes, n: int, truncation: float | None, seed: int
+    origin: _Source,
+    job: Job,
+    notes: Notes,
+    n: int,
+    truncation: float | None,
+    seed: int,
+    sampler: samplers.Sampler | None,
 ) -> Input:
-    """Samples of a generator, made as they are read."""
+    """Samples of a generator, made as they are read; those of a sampler are chosen here."""
+    _check_ratio(origin, notes.name, sampler)
     cfg = origin.cfg
     parts = build.splits(cfg)
-    system = build.system(cfg, parts.train)
-    made = _converted if origin.converted else _restored
-    net = made(origin, job, system, parts)
+    system = _system(cfg, parts.train)
+    state = None if origin.converted else _restored(origin, job, system, parts)
+    net = _converted(origin, parts) if state is None else state.ema
     bound = cfg.score.truncation if truncation is None else truncation
+    if sampler is not None:
+        # A ratio is that to the generator without truncation.
+        bound = sampler.at if isinstance(sampler, samplers.Truncation) else 0.0
     net, key = score.ready(cfg, system, net, bound)
     key = jax.random.fold_in(jax.random.fold_in(key, _SEEDS), job.seed)
     held_out = parts.held_out(cfg.score.split)
     count = n or held_out.size
     labels = _spread(_classes(held_out, notes), count, seed)
-    notes.say(f"{count} samples, drawn anew: of {origin.told()}, {_bounded(bound)}")
-    drawn = {"truncation": bound, "batch": cfg.score.batch}
+    through = "" if sampler is None else f" through {sampler_text(sampler)}"
+    notes.say(f"{count} samples, drawn anew{through}: of {origin.told()}, {_bounded(bound)}")
+    batch, cost = cfg.score.batch, None
+    if state is None or sampler is None or not sampler.needs_ratio:
+        z = np.asarray(sampling.latents(key, count, system.dim_z, bound))
+        cost = None if sampler is None else samplers.Cost(count, count)
+    else:
+        valid = parts.valid.take(build.spread(parts.valid.size, _STARTS))
+        drawn = state.replace(generator=net)
+        held = drawing.Held(valid.images, valid.labels)
+        try:
+            chosen = drawing.latents(system, drawn, labels, key, sampler, held=held, batch=batch)
+        except DataError as error:
+            raise DataError(f"{notes.name}: {error}") from error
+        z, cost = chosen.z, chosen.cost
+        for line in chosen.notes:
+            notes.say(line)
     own = labels if held_out.num_classes > 1 else None
     if len(held_out.shape) == 1:
-        return _points(sampling.sample(system, net, labels, key, **drawn), own, notes)
-    z = np.asarray(sampling.latents(key, count, system.dim_z, bound))
+        x = sampling.of_latents(system, net, z, labels, batch=batch)
+        return _points(x, own, notes)._replace(cost=cost)
     names: Sequence[str] | None = None if own is None else ()
     if names is not None and isinstance(held_out, data.FileDataset):
         names = tuple(held_out.class_names)
-    source = Generated(system, net, z, labels, cfg.score.batch, held_out.shape[2], names, notes)
-    return Input(notes.name, notes, source)
+    source = Generated(system, net, z, labels, batch, held_out.shape[2], names, notes)
+    return Input(notes.name, notes, source, cost=cost)
+
+
+def _system(cfg: config.Config, dataset: data.AnyDataset) -> train.System:
+    """The same object for runs of one configuration, whose programs are then compiled once."""
+    shape = (dataset.shape, dataset.num_classes, dataset.levels)
+    key = json.dumps([record.to_plain(cfg), shape], sort_keys=True)
+    if key not in _SYSTEMS:
+        _SYSTEMS[key] = build.system(cfg, dataset)
+    return _SYSTEMS[key]
 
 
 def _spread(known: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -281,9 +380,8 @@ def _spread(known: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.concatenate([*[known] * whole, known[some]]).astype(np.int32)
 
 
-def _converted(origin: _Source, job: Job, system: train.System, parts: build.Splits) -> train.Net:
+def _converted(origin: _Source, parts: build.Splits) -> train.Net:
     """The averaged generator of a folder of converted weights of this configuration's model."""
-    del job, system
     stored, info = weights.read_weights(origin.where)
     shape, classes = parts.train.shape, parts.train.num_classes
     model = origin.cfg.model.to_dict()
@@ -291,8 +389,10 @@ def _converted(origin: _Source, job: Job, system: train.System, parts: build.Spl
     return train.Net(stored.ema["params"], stored.ema["extra"])
 
 
-def _restored(origin: _Source, job: Job, system: train.System, parts: build.Splits) -> train.Net:
-    """The averaged generator of a finished run of this configuration's data and model."""
+def _restored(
+    origin: _Source, job: Job, system: train.System, parts: build.Splits
+) -> train.TrainState:
+    """A finished run of this configuration's data and model."""
     where, cfg = origin.where, origin.cfg
     if checkpoint.latest(where) is None:
         raise _no_checkpoint(where, job)
@@ -312,7 +412,7 @@ def _restored(origin: _Source, job: Job, system: train.System, parts: build.Spli
             f"{where} holds step {int(state.step)} of {total}: that run was interrupted; finish it "
             "with the command that began it"
         )
-    return state.ema
+    return state
 
 
 def _classes(held_out: data.AnyDataset, notes: Notes) -> np.ndarray:

@@ -14,11 +14,12 @@ def text(result: Result) -> str:
     lines = [
         f"real     {r.real}  (n = {n_real})",
         f"fake     {r.fake}  (n = {n_fake})",
+        *([f"sampler  {r.sampler.to_text()}"] if r.sampler else []),
         f"encoder  {r.encoder}" + (f", resize {r.resize}" if r.resize else ""),
         f"         k = {r.k}, k_coverage = {r.k_coverage}, convention {r.convention}, "
         f"seed {r.seed}",
         "",
-        *_table(
+        *columns(
             [
                 *("metric", "value", _level(r.level)),
                 *(["k"] if own_k else []),
@@ -35,10 +36,10 @@ def text(result: Result) -> str:
             for name, one in r.comparison.items()
         ]
         head = ["metric", "difference", _level(r.level), "p"]
-        lines += ["", f"less {r.compare}", *_table(head, rows)]
+        lines += ["", f"less {r.compare}", *columns(head, rows)]
     if r.truncation:
         rows = [[f"{t:g}", *map(_cell, numbers.values())] for t, numbers in r.truncation]
-        lines += ["", *_table(["truncation", *r.metrics], rows)]
+        lines += ["", *columns(["truncation", *r.metrics], rows)]
     if r.per_class is not None:
         lines += ["", *_classes(result)]
     if r.sheet is not None:
@@ -63,7 +64,7 @@ def _classes(result: Result, most: int = 20) -> list[str]:
         [name, *map(str, found.sizes[name]), *map(_cell, found.classes[name].values())]
         for name in by[:most]
     ]
-    lines = _table(["class", "n real", "n fake", "precision", "recall"], rows)
+    lines = columns(["class", "n real", "n fake", "precision", "recall"], rows)
     if len(by) > most:
         lines.append(f"... and {len(by) - most} classes of higher precision (all in the JSON)")
     worst = ", ".join(f"{metric}: {name}" for metric, name in found.worst.items())
@@ -97,7 +98,7 @@ def _cell(one: Estimate) -> str:
     return f"{number(one.value)} ({between(one.low, one.high)})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their content; the first is text, the others are numbers."""
     cells = [list(head), *map(list, rows)]
     wide = [max(len(row[i]) for row in cells) for i in range(len(head))]

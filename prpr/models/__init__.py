@@ -13,6 +13,7 @@ from prpr.errors import ConfigError, unknown_name
 
 FLOWS = ("realnvp", "glow", "spline", "residual", "jet", "tarflow")
 NAMES = ("biggan", "biggan_deep", "mlp", *FLOWS)
+Span = tuple[float, float] | None
 _RANK = {"biggan": 3, "biggan_deep": 3, "mlp": 1}
 _DATA = {"biggan": "square images", "biggan_deep": "square images", "mlp": "points"}
 
@@ -24,6 +25,7 @@ def build(
     axis_name: str | None = None,
     *,
     levels: int = 0,
+    dial: tuple[float, float] | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     """(generator, critic) for one item's shape.
 
@@ -33,6 +35,7 @@ def build(
       num_classes: of the labels.
       axis_name: of the devices over which batch norm's moments are taken; None for one.
       levels: values that an entry of an item can have, which a flow must know; 0: any.
+      dial: the range of log λ where λ is an input, see `prpr.models.dial`.
 
     Raises:
       ConfigError: a model that is unknown, or that cannot make items of this shape.
@@ -41,27 +44,30 @@ def build(
     if name not in NAMES:
         raise unknown_name("model", name, NAMES)
     if name in FLOWS:
-        return _flow(cfg.model, shape, num_classes, levels), _flow_critic(cfg, shape, num_classes)
+        flow = _flow(cfg.model, shape, num_classes, levels, dial)
+        return flow, _flow_critic(cfg, shape, num_classes, dial)
     if len(shape) != _RANK[name]:
         raise ConfigError(
             f"config.model.name = {name!r} makes {_DATA[name]}, and config.data.name = "
             f"{cfg.data.name!r} holds items of shape {shape}."
         )
     if name == "mlp":
-        return _mlp(cfg.model, shape, num_classes)
-    return _biggan(cfg.model, shape, num_classes, axis_name)
+        return _mlp(cfg.model, shape, num_classes, dial)
+    return _biggan(cfg.model, shape, num_classes, axis_name, dial)
 
 
-def _mlp(m: Any, shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, nn.Module]:
+def _mlp(
+    m: Any, shape: tuple[int, ...], num_classes: int, dial: Span
+) -> tuple[nn.Module, nn.Module]:
     from prpr.models import small
 
     if m.dtype != "float32":
         raise ConfigError(f"config.model.dtype = {m.dtype!r}: model mlp has float32 only.")
-    generator = small.Generator(shape[0], num_classes, m.dim_z, m.generator_ch, m.depth)
-    return generator, _critic_of_points(m, num_classes, m.depth)
+    generator = small.Generator(shape[0], num_classes, m.dim_z, m.generator_ch, m.depth, dial)
+    return generator, _critic_of_points(m, num_classes, m.depth, dial)
 
 
-def _critic_of_points(m: Any, num_classes: int, depth: int) -> nn.Module:
+def _critic_of_points(m: Any, num_classes: int, depth: int, dial: Span) -> nn.Module:
     from prpr.models import small
 
     if m.fourier and m.critic_spectral_norm:
@@ -69,33 +75,38 @@ def _critic_of_points(m: Any, num_classes: int, depth: int) -> nn.Module:
             f"config.model.fourier = {m.fourier}: Fourier features have no Lipschitz bound, which "
             "critic_spectral_norm is for; set one of the two to 0 (False)."
         )
-    return small.Critic(num_classes, m.critic_ch, depth, m.critic_spectral_norm, m.fourier)
+    return small.Critic(num_classes, m.critic_ch, depth, m.critic_spectral_norm, m.fourier, dial)
 
 
-def _flow(m: Any, shape: tuple[int, ...], num_classes: int, levels: int) -> nn.Module:
+def _flow(m: Any, shape: tuple[int, ...], num_classes: int, levels: int, dial: Span) -> nn.Module:
     from prpr.models import flows
 
-    return flows.build(m, shape, num_classes, levels)
+    return flows.build(m, shape, num_classes, levels, dial)
 
 
-def _flow_critic(cfg: Any, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def _flow_critic(cfg: Any, shape: tuple[int, ...], num_classes: int, dial: Span) -> nn.Module:
     """A flow's critic: that of mlp for points, BigGAN's for images."""
     m = cfg.model
     if len(shape) == 1:
-        return _critic_of_points(m, num_classes, 2)
+        return _critic_of_points(m, num_classes, 2, dial)
     try:
-        return _biggan_critic(m, shape, num_classes, None)
+        return _biggan_critic(m, shape, num_classes, None, dial)
     except ConfigError as error:
         raise ConfigError(f"the critic of a flow of images is BigGAN's: {error}") from None
 
 
 def _biggan(
-    m: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None
+    m: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None, dial: Span
 ) -> tuple[nn.Module, nn.Module]:
     from prpr.models import architecture, biggan
 
     deep = m.name == "biggan_deep"
     _check_conditions(m, deep)
+    if dial is not None and not m.shared_embedding:
+        raise ConfigError(
+            "config.model.shared_embedding = False: tables by class cannot take λ; set it to True, "
+            "or config.dial to ()."
+        )
     architecture.check(shape, m.dim_z, split_z=m.hierarchical and not deep)
     _check_attention(m, shape, deep)
     if 0 < m.output_ch < shape[-1]:
@@ -114,19 +125,20 @@ def _biggan(
         shared_embedding=m.shared_embedding,
         output_ch=m.output_ch,
         style=_style(m, m.generator_spectral_norm, axis_name),
+        dial=dial,
     )
-    return generator, _biggan_critic(m, shape, num_classes, axis_name)
+    return generator, _biggan_critic(m, shape, num_classes, axis_name, dial)
 
 
 def _biggan_critic(
-    m: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None
+    m: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None, dial: Span
 ) -> nn.Module:
     from prpr.models import architecture, biggan
 
     architecture.check(shape, m.dim_z, split_z=False)
     _check_attention(m, shape, m.name == "biggan_deep")
     style = _style(m, m.critic_spectral_norm, axis_name)
-    return biggan.Critic(**_shared(m, shape, num_classes), ch=m.critic_ch, style=style)
+    return biggan.Critic(**_shared(m, shape, num_classes), ch=m.critic_ch, style=style, dial=dial)
 
 
 def _shared(m: Any, shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from prpr.models import architecture, blocks, layers
+from prpr.models.dial import Dial, heard
 from prpr.models.layers import Style
 
 Array = jax.Array
@@ -41,6 +42,8 @@ class Generator(nn.Module):
       output_ch: channels of the last convolution, the first of which are the image; 0 for
         `image_channels`. (BigGAN-deep on TensorFlow Hub makes `ch`.)
       remat: recompute blocks in the backward pass.
+      dial: the range of log λ, where λ is an input (y is then that of `prpr.models.dial`): it is
+        added to the class embedding.
     """
 
     resolution: int
@@ -57,6 +60,7 @@ class Generator(nn.Module):
     output_ch: int = 0
     remat: bool = False
     style: Style = Style()
+    dial: tuple[float, float] | None = None
 
     @nn.compact
     def __call__(self, z: Array, y: Array, *, train: bool) -> Array:
@@ -85,8 +89,12 @@ class Generator(nn.Module):
         """What the first layer sees, and what each of the n blocks' batch norms see."""
         if not self.shared_embedding:
             return z, [y] * n
+        y, log_lam = heard(y)
         embed = layers.Embed(self.num_classes, self.shared_dim, self.style.plain, name="shared")
         shared = embed(y, train=train)
+        if log_lam is not None and self.dial is not None:
+            turned = Dial(self.shared_dim, *self.dial, name="dial")(log_lam)
+            shared = shared + turned.astype(shared.dtype)
         if not self.hierarchical:
             return z, [shared] * n
         if self.deep:
@@ -110,9 +118,11 @@ class Critic(nn.Module):
     depth: int = 1
     remat: bool = False
     style: Style = Style()
+    dial: tuple[float, float] | None = None
 
     @nn.compact
     def __call__(self, x: Array, y: Array, *, train: bool) -> Array:
+        y, log_lam = heard(y)
         style, wide = self.style, self.style.wide
         depth = self.depth if self.deep else 1
         kind = blocks.DeepCriticBlock if self.deep else blocks.CriticBlock
@@ -130,4 +140,10 @@ class Critic(nn.Module):
         h = jax.nn.relu(h).astype(wide.dtype).sum((1, 2))
         out = layers.Dense(1, style=wide, name="linear")(h, train=train)[:, 0]
         embed = layers.Embed(self.num_classes, h.shape[-1], wide, name="embed")
-        return out + (embed(y, train=train) * h).sum(-1)
+        out = out + (embed(y, train=train) * h).sum(-1)
+        if log_lam is None or self.dial is None:
+            return out
+        # The same form for λ: a projection, and what it adds whatever the image is.
+        projected = jnp.concatenate([h, jnp.ones_like(h[:, :1])], axis=-1)
+        turned = Dial(projected.shape[-1], *self.dial, name="dial")(log_lam)
+        return out + (turned.astype(h.dtype) * projected).sum(-1)

@@ -268,3 +268,44 @@ def test_lambda_trained_for_against_lambda_measured(done, call):
     assert [row["lam"] for row in found["rows"]] == [0.2, 5.0]
     assert (found["n_real"], found["n_fake"]) == (539, 539)
     assert all(row["alpha"]["low"] <= row["alpha"]["value"] for row in found["rows"])
+
+
+def test_samplers_beside_training(done, call):
+    workdir, _ = done
+    options = (
+        *("experiments/control.py", f"--workdir={workdir}", "--n_fake=64", "--budgets=2"),
+        *("--samplers=reject,truncation,mh:steps=2,ddls:steps=1", "--truncations=.5", "--json=-"),
+    )
+    code, out, err = call(*options)
+    assert code == 0, err
+    found = json.loads(out)
+    told = ["plain", "reject:budget=2", "truncation:at=0.5", "mh:steps=2", "ddls:steps=1,size=0.01"]
+    assert [(row["model"], row["sampler"]) for row in found["rows"]] == [
+        *((name, told[i]) for name in ("base", "control") for i in (0, 2)),  # hinge: no ratio
+        *((name, one) for name in ("lam_0.2", "lam_5") for one in told),
+    ]
+    assert len(found["left_out"]) == 6
+    assert all("hinge" in one["why"] for one in found["left_out"])
+    ends = {
+        row["sampler"]: row["cost"]["per_item"] for row in found["rows"] if row["model"] == "lam_5"
+    }
+    assert ends["ddls:steps=1,size=0.01"] == {"generator": 2.0, "critic": 1.0, "gradient": 1.0}
+    assert 1.4 < ends["reject:budget=2"]["generator"] < 3
+    for kind in ("png", "pdf"):
+        assert (workdir / "figures" / f"control.{kind}").stat().st_size > 5000
+    code, out, err = call(*options)
+    assert code == 0, err
+    assert json.loads(out) == {**found, "reused": len(found["rows"])}
+    # The same of one run, through evaluate.py; a model without a ratio is one line.
+    evaluate = ("experiments/evaluate.py", f"--real={workdir}?real", "--encoder=pixels")
+    code, out, err = call(
+        *(*evaluate, f"--fake={workdir}?lam=5", "--n_fake=64", "--n_real=0", "--json=-"),
+        "--sampler=reject:budget=2",
+    )
+    assert code == 0, err
+    row = next(r for r in found["rows"] if r["model"] == "lam_5" and "reject" in r["sampler"])
+    assert json.loads(out)["sampler"]["cost"] == row["cost"]
+    code, _, err = call(*evaluate, f"--fake={workdir}?run=control", "--sampler=reject:budget=2")
+    assert code == 2
+    assert "run=control has no ratio p/q" in err
+    assert len(err.strip().splitlines()) == 1

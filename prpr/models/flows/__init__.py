@@ -93,8 +93,14 @@ def _bijector(m: Any, shape: tuple[int, ...], levels: int) -> Bijector:
     return jet(shape, couplings=m.depth, **sizes)
 
 
-def build(m: Any, shape: tuple[int, ...], num_classes: int, levels: int) -> Flow:
-    """The flow of a model configuration; arguments and errors as `bijector`.
+def build(
+    m: Any,
+    shape: tuple[int, ...],
+    num_classes: int,
+    levels: int,
+    dial: tuple[float, float] | None = None,
+) -> Flow:
+    """The flow of a model configuration; arguments and errors as `bijector`, `dial` as `Flow`'s.
 
     Raises:
       ConfigError: also settings that this flow would not read.
@@ -110,4 +116,4 @@ def build(m: Any, shape: tuple[int, ...], num_classes: int, levels: int) -> Flow
             "noise between; set it to 'uniform'."
         )
     noise: Dequantiser = Variational() if m.dequantiser == "variational" else Uniform()
-    return Flow(shape, bijector(m, shape, levels), num_classes, m.shared_dim, levels, noise)
+    return Flow(shape, bijector(m, shape, levels), num_classes, m.shared_dim, levels, noise, dial)

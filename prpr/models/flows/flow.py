@@ -15,6 +15,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from prpr.models.dial import Dial, heard
 from prpr.models.flows.bijector import Array, Bijector, sum_items
 from prpr.models.flows.dequantise import Dequantiser, Uniform
 
@@ -29,6 +30,8 @@ class Flow(nn.Module):
       context_dim: of that embedding.
       levels: values that an entry of an image can have; 0 for data that are continuous.
       dequantiser: how u is drawn.
+      dial: the range of log λ, where λ is an input (y is then that of `prpr.models.dial`): the
+        bijector gets it with the class.
     """
 
     shape: tuple[int, ...]
@@ -37,13 +40,21 @@ class Flow(nn.Module):
     context_dim: int = 64
     levels: int = 0
     dequantiser: Dequantiser = Uniform()
+    dial: tuple[float, float] | None = None
 
     def setup(self) -> None:
         if self.num_classes > 1:
             self.embed = nn.Embed(self.num_classes, self.context_dim, name="class")
+        if self.dial is not None:
+            self.turn = Dial(self.context_dim, *self.dial, name="dial")
 
     def _context(self, y: Array) -> Array | None:
-        return self.embed(y) if self.num_classes > 1 else None
+        y, log_lam = heard(y)
+        of_class = self.embed(y) if self.num_classes > 1 else None
+        if log_lam is None:
+            return of_class
+        turned = self.turn(log_lam)
+        return turned if of_class is None else of_class + turned
 
     def encode(self, x: Array, y: Array) -> tuple[Array, Array]:
         """x (N, ...) -> z (N, dim_z), log |det ∂z/∂x| (N,)."""
