@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from prpr import checkpoint, config, preempt, run
-from prpr.errors import ConfigError, Preempted
+from prpr.errors import ConfigError, Preempted, WorkdirError
+from prpr.evaluate import open_input
 
 TOTAL = 6  # steps of a run
 
@@ -125,6 +126,35 @@ def test_runs_that_share_a_device_give_the_numbers_that_each_gives_alone(cfg, tm
     again, _ = outcome(tmp_path / "shared", (0.2, 1.0, 5.0), 3)
     for name, points in shared.items():
         np.testing.assert_array_equal(again[name], points)
+
+
+def test_one_model_is_scored_at_its_lams_and_drawn_at_any(cfg, tmp_path):
+    cfg.lams, cfg.seeds, cfg.dial = (0.2, 5.0), (0,), (0.2, 5.0)
+    cfg.objective, cfg.critic.loss, cfg.base.steps = "envelope", "logistic", 2
+    cfg.base.loss = "logistic"
+    summary = run.finetune(cfg, tmp_path)
+    rows = {row["name"]: row["lam"] for row in summary["rows"]}
+    assert rows == {"real": None, "base": None, "control": None, "lam_0.2": 0.2, "lam_5": 5.0}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "control-seed0",
+        "dial-seed0",
+    }
+    (tmp_path / "samples" / "lam_5-seed0.npz").unlink()
+    drawn = [open_input(f"{tmp_path}?lam={lam}&seed=0", "fake", 50).needed for lam in (1.3, 5.0)]
+    assert np.abs(drawn[0].features - drawn[1].features).max() > 0
+    with pytest.raises(ConfigError, match="λ = 7 is outside of what its model was trained for"):
+        open_input(f"{tmp_path}?lam=7", "fake", 50)
+    with pytest.raises(ConfigError, match=r"stand, as in \?lam=5"):
+        open_input(f"{tmp_path}?run=dial", "fake", 50)
+    # Another λ within the range is scored without training.
+    before = checkpoint.latest(tmp_path / "checkpoints" / "dial-seed0")
+    cfg.lams = (0.2, 1.0, 5.0)
+    names = [row["name"] for row in run.finetune(cfg, tmp_path)["rows"]]
+    assert "lam_1" in names
+    assert checkpoint.latest(tmp_path / "checkpoints" / "dial-seed0") == before
+    cfg.dial = (0.1, 5.0)
+    with pytest.raises(WorkdirError, match="dial"):
+        run.finetune(cfg, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ from prpr.evaluate import arrays, conventions
 from prpr.evaluate.images import Array, Loaded
 from prpr.evaluate.inputs import Input
 from prpr.evaluate.notes import Notes
-from prpr.jobs import Job, check_same, settings
+from prpr.jobs import DIAL, Job, check_same, settings
 from prpr.metrics import statistics
 from prpr.metrics.groups import FAKE
 from prpr.samplers import drawing
@@ -235,6 +235,19 @@ def _job(folder: Path, cfg: config.Config, query: dict[str, str]) -> Job:
         )
     job = Job(query.get("run", "") if lam is None else run.lam_name(lam), lam, seed)
     runs = runs_of(folder)
+    if cfg.dial and lam is not None:
+        low, high = cfg.dial
+        if not low <= lam <= high:
+            raise ConfigError(
+                f"{folder}: λ = {lam:g} is outside of what its model was trained for, {low:g} to "
+                f"{high:g} (config.dial)"
+            )
+        job_of_dial = Job(DIAL, None, seed).run
+        if job_of_dial not in runs:
+            raise unknown_name(f"run in {folder},", job_of_dial, runs)
+        return job
+    if cfg.dial and job.name == DIAL:
+        raise ConfigError(f"{folder}: say at which λ its model is to stand, as in ?lam=5")
     if job.name != "base" and job.run not in runs:
         raise unknown_name(f"run in {folder},", job.run, runs)
     return job
@@ -242,7 +255,8 @@ def _job(folder: Path, cfg: config.Config, query: dict[str, str]) -> Job:
 
 def _source(folder: Path, cfg: config.Config, job: Job, *, needed: bool = False) -> _Source:
     """Where the generator of a job is; CheckpointError for a base that is not there if `needed`."""
-    where = folder / "checkpoints" / job.run
+    run_name = Job(DIAL, None, job.seed).run if cfg.dial and job.lam is not None else job.run
+    where = folder / "checkpoints" / run_name
     if job.name == "control":
         return _Source(config.control_of(cfg), where)
     if job.name != "base" or where.is_dir():  # experiments/train_gan.py's workdir has its base
@@ -326,6 +340,8 @@ def _drawn(
     parts = build.splits(cfg)
     system = _system(cfg, parts.train)
     state = None if origin.converted else _restored(origin, job, system, parts)
+    if state is not None and system.dial is not None and job.lam is not None:
+        system, state = train.turned(system, state, job.lam)
     net = _converted(origin, parts) if state is None else state.ema
     bound = cfg.score.truncation if truncation is None else truncation
     if sampler is not None:
