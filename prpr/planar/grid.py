@@ -211,6 +211,41 @@ def train_grid(
     )
 
 
+def train_one(
+    cfg: config.Config, dataset: data.Dataset, bases: train.TrainState, devices: int
+) -> Trained:
+    """One model for every λ of `cfg.dial`, from every base; (S, L): turned to each of `cfg.lams`.
+
+    Args and errors as `train_grid`.
+    """
+    system = build.system(cfg, dataset)
+    example = build.example(system, dataset)
+    dials, states = build.dials(cfg, None), []
+    fresh = jax.jit(lambda key: train.init(system, key, example, dials))
+    for i, seed in enumerate(cfg.seeds):
+        base, new = take(bases, i), fresh(jax.random.key(seed))
+        critic = new.critic
+        if cfg.base.loss != objectives.LIKELIHOOD:
+            critic = train.grafted(critic, base.critic)
+        generator, ema = (
+            train.grafted(mine, theirs)
+            for mine, theirs in ((new.generator, base.generator), (new.ema, base.ema))
+        )
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        states.append(train.start(system, key, critic, generator, ema, dials))
+    stacked, points = stack(states), jnp.asarray(dataset.images)
+    for steps, moves in ((cfg.train.warmup, False), (cfg.train.steps, True)):
+        if steps:
+            run = _advance(system, points, cfg.train.batch, steps, moves)
+            stacked = advance(run, stacked, devices, lambda i: f"{_of(cfg)}, one model, seed {i}")
+    rows, standing = [], system
+    for i in range(len(cfg.seeds)):
+        found = [train.turned(system, take(stacked, i), lam) for lam in cfg.lams]
+        standing = found[0][0]
+        rows.append(stack([state for _, state in found]))
+    return Trained(standing, stack(rows))
+
+
 def _of(cfg: config.Config) -> str:
     return f"{cfg.data.name}, {cfg.model.name}"
 
