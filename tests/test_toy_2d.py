@@ -3,13 +3,14 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from planar_tools import get_config
 
-from prpr import data, parallel, planar
+from prpr import data, parallel, planar, train
 from prpr.errors import ConfigError
-from prpr.planar import grid, truth
+from prpr.planar import grid, one, truth
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,3 +113,38 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="at least two"):
         planar.run({"gan": gan}, ["ring8"], tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["gan", "flow"])
+def test_one_model_is_compared_at_equal_compute(tmp_path, key):
+    cfg = get_config(f"{key}_smoke")
+    found = one.run(key, cfg, ["ring8"], tmp_path, cells=32)["results"]["ring8"]
+    assert set(found) == {"separate", "one"}
+    assert "hypervolume_over_separate" in found["one"]
+    held = json.loads((tmp_path / "summary.json").read_text())["results"]["ring8"]
+    assert np.shape(held["one"]["points"]["precision"]) == (1, 2)
+    assert (tmp_path / "ring8/figure.png").exists()
+    sides = one._sides(cfg, full=True)
+    budget = len(cfg.lams) * cfg.train.steps
+    assert [side.train.steps for side in sides.values()] == [cfg.train.steps, budget, budget]
+    assert [side.dial for side in sides.values()] == [(), (0.2, 5.0), ()]
+
+
+def test_one_model_turned_to_two_lams_is_two_models():
+    """Its λ reach it: training by the dial leaves the rows apart, which start as one."""
+    cfg = get_config("gan_smoke")
+    cfg.dial, cfg.train.steps, cfg.generator.lr = (0.2, 5.0), 20, 1e-2
+    dataset = grid.points_of(cfg, "train")
+    bases = grid.train_bases(cfg, dataset, 1)
+    found = grid.train_one(cfg, dataset, bases, 1)
+    z, net = jnp.ones((4, 2)), found.states.ema
+    low, high = (
+        train.apply_frozen(
+            found.system.generator, grid.take(grid.take(net, 0), i), z, jnp.zeros(4, jnp.int32)
+        )
+        for i in (0, 1)
+    )
+    assert np.abs(low - high).max() > 1e-4
+    cfg.lams = (5.0,)
+    with pytest.raises(ConfigError, match="at least two"):
+        one.run("gan", cfg, ["ring8"], "unused")

@@ -117,7 +117,7 @@ def draw(name: str, numbers: dict[str, Any]) -> "Figure":
         low, high = (f(values, axis=(0, 2)) for f in (np.min, np.max))
         cosine.fill_between(kept["taus"], low, high, color=line["color"], alpha=0.12, linewidth=0)
     cosine.set(xscale="log", xlabel="τ", ylabel="cosine with $\\nabla\\alpha(\\lambda)$")
-    cosine.set_title("flow's start; range over λ, seeds")
+    cosine.set_title("flow's start: all λ, seeds")
     cosine.legend(loc="best")
     fig.suptitle(f"{name}: the temperature of the envelope", fontsize=8.5)
     return fig
