@@ -20,7 +20,9 @@ _FLOW = flags.DEFINE_bool("flow", False, "the flow's configuration instead of th
 _DATA = flags.DEFINE_list("data", ["ring8"], "data sets, see prpr/data/planar.py")
 _FULL = flags.DEFINE_bool("full", False, "also separate models with the whole budget each")
 _CELLS = flags.DEFINE_integer("cells", 512, "in a row of the finest grid of the integration")
-_WORKDIR = flags.DEFINE_string("workdir", None, "where everything is written; default runs/NAME-one")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where everything is written; default runs/NAME-one"
+)
 
 
 def main() -> None:

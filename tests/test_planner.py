@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
-from prpr import cli, config, parallel, planner, record, train
+from prpr import checkpoint, cli, config, jobs, parallel, planner, record, train
 from prpr.errors import ConfigError
 from prpr.planner import (
     card,
@@ -172,6 +173,21 @@ def test_hours_follow_runs_and_devices():
     assert spread.hours["λ x 6"].middle == pytest.approx(one.hours["λ x 3"].middle / 3)
     assert spread.money is not None
     assert spread.money.middle == pytest.approx(spread.total_hours.middle * 4.0 * 6)
+
+
+def test_one_model_for_every_lam_is_one_run(tmp_path):
+    page = planner.plan(toy(dial=(0.1, 10.0)), device="h100-sxm", price=2.0, budget=10.0)
+    one = planner.plan(toy(), device="h100-sxm").hours["λ x 3"].middle / 3
+    assert one < page.hours["λ x 1"].middle < 2 * one  # the dial's own layers
+    assert page.budget is not None
+    assert page.budget.lams is None  # money buys it steps, no further λ
+    # A finished one in the workdir is told from the control, which has no λ either.
+    cfg = toy(dial=(0.1, 10.0))
+    for name, steps in (("dial", 3300), ("control", 1)):
+        meta = {"lam": None, "seed": 0, "settings": jobs.settings(cfg)}
+        checkpoint.save(tmp_path / "checkpoints" / f"{name}-seed0", steps, {"x": np.ones(2)}, meta)
+    found = phases.work(cfg, "finetune", str(tmp_path))
+    assert [(phase.name, phase.done) for phase in found.todo][-1] == ("λ", 1)
 
 
 def test_idle_devices_are_named():

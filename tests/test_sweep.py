@@ -233,6 +233,7 @@ def test_a_call_that_would_train_one_run_for_two_is_refused():
         ({"critic.lr": "fast"}, "critic.lr = 'fast': must be like"),
         ({"lams": (-1.0,)}, "sweep() yields {'lams': (-1.0,)}: config.lams"),
         ({"lams": 0.2}, "lams = 0.2: must be like"),
+        ({"dial": (0.2, 5.0), "lams": (1.0,)}, "config.dial = (0.2, 5.0) in a sweep"),
         ({"train.steps": 5}, "--config.train.steps is set on the command line and by sweep()"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prpr import build, checkpoint, config, record, weights
-from prpr.jobs import settings
+from prpr.jobs import DIAL, settings
 
 
 def lacks_critic(cfg: config.Config) -> bool:
@@ -62,7 +62,7 @@ def phases(cfg: config.Config, command: str) -> list[Phase]:
     """The runs of a command, "finetune" or "train", in order, finished ones among them."""
     seeds = len(cfg.seeds)
     if command == "train":
-        jobs = max(1, len(cfg.lams)) * seeds
+        jobs = (1 if cfg.dial else max(1, len(cfg.lams))) * seeds
         return [Phase("train", cfg, jobs)]
     found = []
     if not cfg.base.path and not cfg.base.required:
@@ -70,7 +70,7 @@ def phases(cfg: config.Config, command: str) -> list[Phase]:
     if cfg.control:
         found.append(Phase("control", config.control_of(cfg), seeds))
     if cfg.lams:
-        found.append(Phase("λ", cfg, len(cfg.lams) * seeds))
+        found.append(Phase("λ", cfg, (1 if cfg.dial else len(cfg.lams)) * seeds))
     return found
 
 
@@ -103,7 +103,7 @@ def work(cfg: config.Config, command: str, workdir: str | None = None) -> Work:
     folder = Path(workdir).expanduser()
     found, finished, begun, others = [], [], [], []
     for phase in todo:
-        lams = phase.cfg.lams or (None,)  # a control has none
+        lams = (DIAL,) if phase.cfg.dial else phase.cfg.lams or (None,)  # a control has none
         where = folder / "base" if phase.name == "base" else folder
         keys = {(lam, seed) for lam in lams for seed in cfg.seeds}
         there = {key: saved for key, saved in _saved(where).items() if key in keys}
@@ -148,12 +148,14 @@ class _Saved(NamedTuple):
         return any(now[knob] != value for knob, value in saved.items() if knob in now)
 
 
-def _saved(workdir: Path) -> dict[tuple[float | None, int], _Saved]:
+def _saved(workdir: Path) -> dict[tuple[float | str | None, int], _Saved]:
     """(λ, seed) -> the run of a workdir."""
     found = {}
     for folder in sorted((workdir / "checkpoints").glob("*-seed*")):
         meta = checkpoint.read_meta(folder)
         if meta is not None and "seed" in meta:
             step = checkpoint.latest(folder)
-            found[meta.get("lam"), meta["seed"]] = _Saved(folder, step or 0, meta)
+            # A model for every λ has none in its record: its name stands for it.
+            lam = DIAL if folder.name.startswith(f"{DIAL}-") else meta.get("lam")
+            found[lam, meta["seed"]] = _Saved(folder, step or 0, meta)
     return found

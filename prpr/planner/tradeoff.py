@@ -89,7 +89,8 @@ def budget(
 
     Where all its runs are finished already, of as many again.
     """
-    configured, jobs = max(1, len(cfg.lams)), last.left or last.jobs
+    configured = 1 if cfg.dial else max(1, len(cfg.lams))
+    jobs = last.left or last.jobs
     wanted = configured * jobs / last.jobs  # values of λ, or 1 without
     groups = last.jobs / configured / width  # of one λ: its seeds, side by side with others
     scores = times.scoring * (len(cfg.seeds) / 3600)
@@ -110,7 +111,7 @@ def budget(
     )
     update = step(last, times) * (groups / 3600)
     found = afford(amount, hourly, rest, each, update, wanted, last.cfg.train.steps)
-    return found if last.cfg.lams else dataclasses.replace(found, lams=None)
+    return found if last.cfg.lams and not cfg.dial else dataclasses.replace(found, lams=None)
 
 
 def rejection(last: Phase, times: Timing, sharing: int, workdir: str | None) -> list[Rejection]:

@@ -248,6 +248,11 @@ def _runs_of(
     cfg: config.Config, point: Mapping[str, Any], root: Path, bases: dict[str, Task]
 ) -> list[Task]:
     """The runs of one point; adds the base run that they need to `bases`."""
+    if cfg.dial:
+        raise ConfigError(
+            f"config.dial = {tuple(cfg.dial)!r} in a sweep: one model for every λ is one run; "
+            "train it with experiments/finetune_biggan.py, or set dial to ()."
+        )
     asked = cfg.copy_and_resolve_references()
     base = cfg.base.path
     config.check_base(cfg)
