@@ -265,6 +265,9 @@ def test_one_lam_can_be_asked_about(held):
     answer = choosing.choose(held, "precision >= 0.85", only=20.0)
     assert (answer.lam, answer.feasible) == (20.0, True)
     assert answer.probability == answer.alone
+    assert "At λ = 20 the wish holds with probability" in choosing.to_text(answer)
+    text = choosing.to_text(choosing.choose(held, "precision >= 0.9", only=0.2))
+    assert "At λ = 0.2 the estimates do not meet the wish" in text
     with pytest.raises(ConfigError, match=r"--lam=3: the records hold no model.*0.2, 1, 5, 20"):
         choosing.choose(held, "precision >= 0.85", only=3.0)
 

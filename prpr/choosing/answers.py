@@ -66,6 +66,13 @@ def _decision(answer: Answer) -> list[str]:
         f"the wish, as far as these records tell (level {level}). {lam} comes nearest.",
         "best": f"Take {lam}. It is the best of the λ that were trained, with probability {sure}.",
     }
+    if answer.asked and answer.wish.constraints:
+        met = "meet" if answer.verdict == "likely" else "do not meet"
+        said = dict.fromkeys(
+            said,
+            f"At {lam} the estimates {met} the wish, with probability {alone}; {level} is asked.",
+        )
+        said["promised"] = f"At {lam} the wish holds with probability {sure}, at least."
     text = said[answer.verdict]
     if answer.verdict == "likely" and not answer.wish.constraints:
         text = f"Take {lam}: the best estimate. That it is the best λ has probability {sure}."

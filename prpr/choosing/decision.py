@@ -49,6 +49,7 @@ class Answer(NamedTuple):
       nearest_feasible: {"lam", "wish"}: what could be promised instead; None where the wish is.
       next_lam, next_why: the λ to train (or to measure better) next.
       level: of the promise and of the intervals.
+      asked: whether `lam` was asked about instead of chosen.
       rows: of every λ {"lam", "metrics", "seeds", "probability", "alone"}.
       cost: {λ: expected cost} for a wish with costs.
       notes: what to know before trusting it.
@@ -68,6 +69,7 @@ class Answer(NamedTuple):
     next_why: str
     level: float
     rows: tuple[dict[str, Any], ...]
+    asked: bool = False
     cost: dict[float, float] | None = None
     notes: tuple[str, ...] = ()
 
@@ -148,6 +150,7 @@ def choose(
             {**table.row(i, level), "probability": float(1 - adjusted[i]), "alone": float(1 - p[i])}
             for i in range(len(lams))
         ),
+        asked=only is not None,
         cost=table.costs(),
         notes=(*held.notes, *table.notes),
     )
