@@ -157,13 +157,14 @@ def steps(counts: Sequence[int], model: str, rounds: int, seconds: float) -> Non
     items = [batches.batch(i) for i in range(system.reads)]
     critic = jax.jit(lambda s, b: train.critic_update(system, s, b), donate_argnums=0)
     moves = build.generator_step(system, build.share(cfg, 1))
-    makes = jax.jit(lambda key, lam: train.init(system, key, example, build.dials(cfg, lam)))
+    dials = build.dials(cfg, 1.0)
+    makes = jax.jit(lambda key: train.init(system, key, example, dials))
 
     def stacked(tree, count: int):
         return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * count), tree)
 
     def side(kind: str, count: int) -> Callable[[], None]:
-        states = [makes(jax.random.key(i), jnp.float32(1.0)) for i in range(count)]
+        states = [makes(jax.random.key(i)) for i in range(count)]
         placed = [
             {**item, "index": jnp.int32(i), "advance": jnp.int32(0)} for i, item in enumerate(items)
         ]

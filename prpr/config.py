@@ -282,7 +282,7 @@ KNOBS: dict[str, Any] = {
             1,
             _whole(1),
             "runs that a device carries at once in layout 'runs': more fill an accelerator that a "
-            "small model leaves idle, and need as much more memory",
+            "small model leaves idle, and need as much more memory; slower on a CPU for images",
         ),
         "replica_check_every": Knob(
             0, _whole(0), "steps between two checks that all devices hold the same; 0: never"
