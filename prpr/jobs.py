@@ -35,6 +35,11 @@ class Job(NamedTuple):
         return f"{self.name}-seed{self.seed}"
 
 
+def dial_job(seed: int) -> Job:
+    """The run of a model for every λ."""
+    return Job(DIAL, None, seed)
+
+
 def settings(cfg: config.Config) -> dict[str, Any]:
     """The settings that decide what a run computes, as {dotted knob: value}.
 

@@ -35,7 +35,7 @@ from prpr import (
     weights,
 )
 from prpr.errors import ConfigError, Preempted
-from prpr.jobs import DIAL, Job, fingerprint
+from prpr.jobs import DIAL, Job, dial_job, fingerprint
 from prpr.trainer import Trained, Trainer
 
 
@@ -47,7 +47,7 @@ def lam_name(lam: float) -> str:
 
 def _jobs(cfg: config.Config) -> list[Job]:
     if cfg.dial:
-        return [Job(DIAL, None, seed) for seed in cfg.seeds]
+        return [dial_job(seed) for seed in cfg.seeds]
     return [Job(lam_name(lam), float(lam), seed) for seed in cfg.seeds for lam in cfg.lams]
 
 

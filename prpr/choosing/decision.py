@@ -107,7 +107,7 @@ def choose(
             "a choice needs two at least; train another, or ask about this one with --lam."
         )
     table = _Table(held, wish, monotone)
-    p = promises.doubts(wish.constraints, table.tested)
+    p = table.doubts(wish.constraints)
     adjusted = p if only is not None else promises.adjusted(wish.constraints, p)
     aims = table.aims()
     chosen = _pick(lams, p, adjusted, aims, table.margins(), level, only)
@@ -186,10 +186,7 @@ class _Table:
                     f"{target} is taken from precision and recall, (1+b²)pr/(b²p+r); its interval "
                     "is as wide as both of theirs."
                 )
-        self.tested = [
-            {one: list(self.points[one.target][i].values()) for one in wish.constraints}
-            for i in range(len(self.lams))
-        ]
+        self.estimates = {target: self.values(target) for target in wish.targets}
         if all(
             one.seeds == 1 for each in self.points.values() for row in each for one in row.values()
         ):
@@ -197,6 +194,14 @@ class _Table:
                 "one seed a λ: what is promised is of the models that were measured, not of "
                 "training again."
             )
+
+    def doubts(self, constraints: Sequence[Constraint]) -> np.ndarray:
+        """(m,) p of each λ that the constraints, of this wish's targets, do not hold there."""
+        tested = [
+            {one: list(self.points[one.target][i].values()) for one in constraints}
+            for i in range(len(self.lams))
+        ]
+        return promises.doubts(constraints, tested)
 
     def values(self, target: Target) -> np.ndarray:
         """(m,) the estimates: of "worst", the smallest (or largest) over classes."""
@@ -227,18 +232,15 @@ class _Table:
 
     def aims(self) -> np.ndarray:
         """(m,) what the aim is at each λ, larger being better."""
-        values = {target: self.values(target) for target in self.wish.targets}
-        return score(self.wish, values, len(self.lams))
+        return score(self.wish, self.estimates, len(self.lams))
 
     def margins(self) -> np.ndarray:
         """(m,) by how much the estimates meet the constraints, the least of them."""
-        values = {target: self.values(target) for target in self.wish.targets}
-        return score(self.wish._replace(aim=None), values, len(self.lams))
+        return score(self.wish._replace(aim=None), self.estimates, len(self.lams))
 
     def met(self) -> np.ndarray:
         """(m,) whether the estimates meet the constraints."""
-        values = {target: self.values(target) for target in self.wish.targets}
-        return holds(self.wish.constraints, values, len(self.lams))
+        return holds(self.wish.constraints, self.estimates, len(self.lams))
 
     def costs(self) -> dict[float, float] | None:
         if not isinstance(self.wish.aim, Cost):
@@ -378,11 +380,7 @@ def _nearest(table: _Table, level: float, only: float | None) -> dict[str, Any] 
 
     def promised(by: float) -> np.ndarray:
         constraints = weaker(by)
-        tested = [
-            {one: list(table.points[one.target][i].values()) for one in constraints}
-            for i in range(len(table.lams))
-        ]
-        p = promises.doubts(constraints, tested)
+        p = table.doubts(constraints)
         adjusted = p if only is not None else promises.adjusted(constraints, p)
         found = adjusted <= 1 - level
         if only is not None:

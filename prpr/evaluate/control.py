@@ -203,10 +203,7 @@ def control(
     if not checks.is_whole(n_fake) or n_fake < 0:
         raise ConfigError(f"n_fake={n_fake!r} must be a whole number >= 0; 0 takes as many as real")
     choose.check_encoder(encoder, resize)
-    folder = Path(workdir).expanduser()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder} is no workdir of a run: it has no config.json")
-    cfg = runs.configuration(folder)
+    folder, cfg = runs.workdir(workdir)
     jobs = _models(folder, lams or cfg.lams, seeds or cfg.seeds)
 
     measure = _Measure(folder, encoder, resize, n_fake, level, progress)

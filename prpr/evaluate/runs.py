@@ -46,7 +46,7 @@ from prpr.evaluate import arrays, conventions
 from prpr.evaluate.images import Array, Loaded
 from prpr.evaluate.inputs import Input
 from prpr.evaluate.notes import Notes
-from prpr.jobs import DIAL, Job, check_same, settings
+from prpr.jobs import DIAL, Job, check_same, dial_job, settings
 from prpr.metrics import statistics
 from prpr.metrics.groups import FAKE
 from prpr.samplers import drawing
@@ -214,6 +214,14 @@ def _no_checkpoint(where: Path, job: Job) -> CheckpointError:
     )
 
 
+def workdir(text: str) -> tuple[Path, config.Config]:
+    """The folder of a run and its configuration; ConfigError for a folder that is none."""
+    folder = Path(text).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} is no workdir of a run: it has no config.json")
+    return folder, configuration(folder)
+
+
 def configuration(folder: Path) -> config.Config:
     """What a workdir's run was made with."""
     return from_plain(record.read_json(folder / "config.json"))
@@ -242,9 +250,9 @@ def _job(folder: Path, cfg: config.Config, query: dict[str, str]) -> Job:
                 f"{folder}: λ = {lam:g} is outside of what its model was trained for, {low:g} to "
                 f"{high:g} (config.dial)"
             )
-        job_of_dial = Job(DIAL, None, seed).run
-        if job_of_dial not in runs:
-            raise unknown_name(f"run in {folder},", job_of_dial, runs)
+        trained = dial_job(seed).run
+        if trained not in runs:
+            raise unknown_name(f"run in {folder},", trained, runs)
         return job
     if cfg.dial and job.name == DIAL:
         raise ConfigError(f"{folder}: say at which λ its model is to stand, as in ?lam=5")
@@ -255,8 +263,8 @@ def _job(folder: Path, cfg: config.Config, query: dict[str, str]) -> Job:
 
 def _source(folder: Path, cfg: config.Config, job: Job, *, needed: bool = False) -> _Source:
     """Where the generator of a job is; CheckpointError for a base that is not there if `needed`."""
-    run_name = Job(DIAL, None, job.seed).run if cfg.dial and job.lam is not None else job.run
-    where = folder / "checkpoints" / run_name
+    trained = dial_job(job.seed) if cfg.dial and job.lam is not None else job
+    where = folder / "checkpoints" / trained.run
     if job.name == "control":
         return _Source(config.control_of(cfg), where)
     if job.name != "base" or where.is_dir():  # experiments/train_gan.py's workdir has its base

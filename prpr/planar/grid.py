@@ -162,6 +162,25 @@ def train_bases(cfg: config.Config, dataset: data.Dataset, devices: int) -> trai
     return advance(run, states, devices, lambda i: f"{_of(cfg)}, base {i}")
 
 
+def _phases(
+    cfg: config.Config,
+    system: train.System,
+    states: Sequence[train.TrainState],
+    dataset: data.Dataset,
+    devices: int,
+    what: str,
+    *,
+    warm: bool = True,
+) -> train.TrainState:
+    """The states, stacked, after their warm-up (unless there is no critic to warm) and training."""
+    stacked, points = stack(states), jnp.asarray(dataset.images)
+    for steps, moves in ((cfg.train.warmup, False), (cfg.train.steps, True)):
+        if steps and (warm or moves):
+            run = _advance(system, points, cfg.train.batch, steps, moves)
+            stacked = advance(run, stacked, devices, lambda i: f"{_of(cfg)}, {what} {i}")
+    return stacked
+
+
 def train_grid(
     cfg: config.Config,
     dataset: data.Dataset,
@@ -200,11 +219,7 @@ def train_grid(
         for lam in cfg.lams:
             dials = build.dials(cfg, lam)
             states.append(train.start(system, key, critic, base.generator, base.ema, dials))
-    stacked, points = stack(states), jnp.asarray(dataset.images)
-    for steps, moves in ((cfg.train.warmup, False), (cfg.train.steps, True)):
-        if steps and not (oracle and not moves):
-            run = _advance(system, points, cfg.train.batch, steps, moves)
-            stacked = advance(run, stacked, devices, lambda i: f"{_of(cfg)}, λ, run {i}")
+    stacked = _phases(cfg, system, states, dataset, devices, "λ, run", warm=not oracle)
     shape = (len(cfg.seeds), len(cfg.lams))
     return Trained(
         system, jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), stacked)
@@ -233,11 +248,7 @@ def train_one(
         )
         key = jax.random.fold_in(jax.random.key(seed), 1)
         states.append(train.start(system, key, critic, generator, ema, dials))
-    stacked, points = stack(states), jnp.asarray(dataset.images)
-    for steps, moves in ((cfg.train.warmup, False), (cfg.train.steps, True)):
-        if steps:
-            run = _advance(system, points, cfg.train.batch, steps, moves)
-            stacked = advance(run, stacked, devices, lambda i: f"{_of(cfg)}, one model, seed {i}")
+    stacked = _phases(cfg, system, states, dataset, devices, "one model, seed")
     rows, standing = [], system
     for i in range(len(cfg.seeds)):
         found = [train.turned(system, take(stacked, i), lam) for lam in cfg.lams]

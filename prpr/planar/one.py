@@ -32,8 +32,6 @@ from prpr.planar.grid import (
 )
 from prpr.planar.truth import CELLS, Measured, hypervolume, measure, summary
 
-SIDES = ("separate", "one", "full")
-
 
 def run(
     key: str,
