@@ -205,8 +205,8 @@ def team_system(axis_name: str | None, accumulate: int = 1) -> train.System:
         critic=biggan.Critic(8, 3, ch=8, style=style),
         critic_loss=ratio.get("logistic", scale=3.0),
         objective=objectives.get("envelope"),
-        critic_tx=optax.sgd(0.02),
-        generator_tx=optax.sgd(0.02),
+        critic_tx=optax.sgd(0.002),
+        generator_tx=optax.sgd(0.002),
         dim_z=8,
         num_classes=3,
         ema=0.5,
@@ -223,7 +223,12 @@ def team_batch(step: int) -> dict[str, np.ndarray]:
 
 
 def team_run(devices: int, accumulate: int = 1) -> dict[str, Any]:
-    """Twenty steps on a team: losses, all weights, held-out log-ratios, replicas equal."""
+    """Twenty steps on a team: losses, all weights, held-out log-ratios, replicas equal.
+
+    In a process of its own, with smooth activations and small steps: at a ReLU's kink the order
+    of a sum can flip a unit's gradient, and then the ends differ by far more than sums do.
+    """
+    jax.nn.relu = jax.nn.silu
     team = parallel.Team(devices)
     system = team_system(team.axis_name, accumulate)
     # One device's: the mapped axis has no name there.
@@ -302,10 +307,10 @@ def process_child(path: str, port: int, number: int) -> None:
 
 def close(one: Any, other: Any, name: str) -> None:
     for key in ("scalars", "weights", "log_norm", "data", "samples"):
-        scale = np.abs(other[key]).max()
-        np.testing.assert_allclose(
-            one[key], other[key], rtol=1e-5, atol=1e-5 * scale, err_msg=f"{name} {key}"
-        )
+        # Each scalar by its own size: E_q[r̂] is billions at first, a loss is about one.
+        scale = np.abs(other[key]).max(0)
+        error = np.abs(one[key] - other[key]) / np.where(scale > 0, scale, 1)
+        assert error.max() <= 1e-5, f"{name} {key}: {error.max():.1e} at {error.argmax()}"
 
 
 @pytest.fixture(scope="module")
