@@ -52,6 +52,8 @@ def fit_critic(
     begin: Callable[[Job], train.TrainState],
     source: int,
     rec: record.Record,
+    *,
+    by_order: bool = False,
 ) -> Trained:
     """Fits a fresh critic to a generator that rests, until its log-ratio can be used.
 
@@ -66,6 +68,10 @@ def fit_critic(
       begin: job -> the state whose generator is given.
       source: fingerprint of that generator's file; another one is fitted anew elsewhere.
       rec: the open record.
+      by_order: the caller calibrates afterwards, so only the order that the critic gives counts:
+        held-out 1 − AUC stands in the loss' place, no calibration is asked for, `base.fit_steps`
+        are an end like any other, and the best check's critic is the result. The trainer's
+        `train.keep_best` must be at least 1.
 
     Raises:
       Preempted: the system asked for an end (SIGTERM); everything is saved.
@@ -80,14 +86,19 @@ def fit_critic(
     # Processes that see several file systems would go on from several updates.
     processes.agree({f"fitting of {job.run}": (at, meta["fitted"])})
     if meta["fitted"]:
-        return Trained(job, jax.device_get(state), float(meta["seconds"]))
+        return _result(trainer, job, state, float(meta["seconds"]), by_order)
     kept, fitted, now = _settings(trainer, source), False, at
     rec.rewind(at, job.run)
     start, placed = time.monotonic(), trainer.fleet.place([state])
     processes.say(
-        f"{job.run} has no critic: fitting one with the generator at rest, until its held-out "
-        f"calibration error is at most {b.fit_error:g} and its held-out loss has stopped "
-        f"falling (at most {b.fit_steps} updates)."
+        f"{job.run}: fitting a critic with the generator at rest, until "
+        + (
+            "it separates held-out data no better"
+            if by_order
+            else f"its held-out calibration error is at most {b.fit_error:g} and its held-out "
+            "loss has stopped falling"
+        )
+        + f" (at most {b.fit_steps} updates)."
     )
     with contextlib.ExitStack() as stack:
         updates = range(at, b.fit_steps)
@@ -98,19 +109,26 @@ def fit_critic(
         for now in range(at + 1, b.fit_steps + 1):
             placed, scalars = trainer.critic_step(stream, placed)
             bar.update()
-            if now % b.fit_every == 0 or now == b.fit_steps:
+            score, checked = None, now % b.fit_every == 0 or now == b.fit_steps
+            if checked:
                 trainer.log(rec, [job], now, trainer.fleet.fetch(scalars, 1))
                 (values,) = trainer.check_ratio(placed, [job])
                 rec.scalars(now, values, job.run)
                 error = float(values["heldout_calibration_error"])
-                losses.append(float(values["heldout_loss"]))
-                fitted = error <= b.fit_error and _settled(losses)
+                if by_order:
+                    score = float(values["heldout_auc"])
+                    losses.append(1 - score)
+                    fitted = _settled(losses) or now == b.fit_steps
+                else:
+                    losses.append(float(values["heldout_loss"]))
+                    fitted = error <= b.fit_error and _settled(losses)
             ends = trainer.stop.should_stop() or fitted or now == b.fit_steps
-            if ends or now % trainer.cfg.train.checkpoint_every == 0:
+            due = now % trainer.cfg.train.checkpoint_every == 0
+            if ends or due or score is not None:
                 seconds = meta["seconds"] + time.monotonic() - start
                 about = {"fitted": fitted, "losses": losses, "error": error, "settings": kept}
                 (state,) = trainer.fleet.copies(placed, 1)
-                saver.save(now, state, {**trainer.meta(job, seconds), **about})
+                saver.save(now, state, {**trainer.meta(job, seconds), **about}, score)
             if ends:
                 break
     processes.wait("fitted")  # the others may read what the first has written
@@ -126,10 +144,25 @@ def fit_critic(
         )
     processes.say(
         f"{job.run}: critic fitted after {now} updates; held-out calibration error "
-        f"{error:.3f}, loss {losses[-1]:.3f} (log 2 = .693 knows nothing)."
+        f"{error:.3f}, "
+        + (
+            f"AUC {1 - min(losses):.3f} at best (.5 knows nothing)."
+            if by_order
+            else f"loss {losses[-1]:.3f} (log 2 = .693 knows nothing)."
+        )
     )
     (state,) = trainer.fleet.fetch(placed, 1)
-    return Trained(job, state, meta["seconds"] + time.monotonic() - start)
+    return _result(trainer, job, state, meta["seconds"] + time.monotonic() - start, by_order)
+
+
+def _result(
+    trainer: Trainer, job: Job, state: train.TrainState, seconds: float, by_order: bool
+) -> Trained:
+    """The last state, or that of the best check."""
+    if by_order:
+        folder = trainer.folder(job)
+        state, _ = checkpoint.restore(folder, trainer.like(), checkpoint.best(folder))
+    return Trained(job, jax.device_get(state), seconds)
 
 
 def _settled(losses: Sequence[float], checks: int = 3) -> bool:

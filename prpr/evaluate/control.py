@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-import prpr
 from prpr import plotting, record, samplers
 from prpr.errors import CheckpointError, ConfigError, DataError, PrprError
-from prpr.evaluate import choose, command, conventions, runs, table
-from prpr.evaluate.features import Features, Settings, channels_of
-from prpr.evaluate.inputs import Input, open_input
+from prpr.evaluate import choose, command, runs, table
+from prpr.evaluate.measure import METRICS, Measure, query
 from prpr.jobs import Job
-from prpr.metrics import Options, checks, intervals, registry
+from prpr.metrics import checks, intervals
 from prpr.metrics.family import Progress
-from prpr.metrics.groups import FAKE
 from prpr.metrics.intervals import Estimate
 from prpr.run import lam_name
 from prpr.samplers.settings import text as sampler_text
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 
 KEPT = "control.json"
 FIGURE = Path("figures") / "control"
-METRICS = ("precision", "recall")
 PLAIN = "plain"  # the generator's samples as they come, without truncation
 DEFAULT = ("truncation", "reject", "drs", "mh", "ddls")
 BUDGETS, TRUNCATIONS = (1.5, 2.0, 4.0), (0.9, 0.7, 0.5)
@@ -206,13 +202,13 @@ def control(
     folder, cfg = runs.workdir(workdir)
     jobs = _models(folder, lams or cfg.lams, seeds or cfg.seeds)
 
-    measure = _Measure(folder, encoder, resize, n_fake, level, progress)
+    measure = Measure(folder, encoder, resize, n_fake, level, progress)
     kept = _kept(folder, measure.settings)
     done: dict[tuple[str, int, str], dict[str, Any]] = {}
     left_out: list[dict[str, str]] = []
     reused = 0
     for job in jobs:
-        stamp = runs.generator_stamp(folder, _query(job))
+        stamp = runs.generator_stamp(folder, query(job))
         for sampler in (None, *chosen):
             name = PLAIN if sampler is None else sampler_text(sampler)
             old = kept.pop((job.name, job.seed, name), None)
@@ -250,7 +246,7 @@ def _models(folder: Path, lams: Sequence[float], seeds: Sequence[int]) -> list[J
     for seed in map(int, seeds):
         base, other = Job("base", None, seed), Job("control", None, seed)
         try:
-            runs.check_generator(folder, _query(base), str(folder))
+            runs.check_generator(folder, query(base), str(folder))
             jobs.append(base)
         except CheckpointError:
             pass  # it lies elsewhere, or was deleted: the λ can still be compared
@@ -263,100 +259,6 @@ def _models(folder: Path, lams: Sequence[float], seeds: Sequence[int]) -> list[J
             f"--lams and --seeds; it holds {', '.join(known) or 'none'}"
         )
     return sorted(jobs, key=lambda job: (job.lam is not None, job.lam or 0.0, job.name, job.seed))
-
-
-def _query(job: Job) -> dict[str, str]:
-    of = {"run": job.name} if job.lam is None else {"lam": repr(job.lam)}
-    return {**of, "seed": str(job.seed)}
-
-
-class _Measure:
-    """What all rows are measured against, and with.
-
-    Attributes:
-      settings: as plain values; rows of other settings cannot stand beside these.
-      said: what to know.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        encoder: str | None,
-        resize: str | None,
-        n_fake: int,
-        level: float,
-        progress: Progress | None,
-    ):
-        self._folder, cfg = folder, runs.configuration(folder)
-        real, train = open_input(f"{folder}?real", "real"), open_input(f"{folder}?train", "train")
-        self._count = n_fake or real.size
-        wanted = None if real.images is None else encoder or cfg.score.encoder
-        self._encoder, resized = choose.encoder_name((), [real], wanted, resize)
-        channels = channels_of(real, train)
-        settings = Settings(
-            self._encoder, resized, 0, train=train, channels=channels, progress=progress
-        )
-        self._options = Options(cfg.score.k, cfg.score.k_coverage, level, progress=progress)
-        conventions.check_enough(METRICS, [real], self._options, [real.size])
-        least = conventions.needed(cfg.score.k, self._options.groups)
-        if self._count < least:
-            raise ConfigError(
-                f"n_fake={n_fake}: recall with k={cfg.score.k} needs at least {least}; 0 takes as "
-                "many as real"
-            )
-        self._features = Features(settings, real)
-        self._real = self._features.of(real, np.arange(real.size), "real", self._encoder)
-        self.said = [*real.notes.lines(), *train.notes.lines()]
-        self.settings = record.to_plain(
-            {
-                "encoder": self._real.encoder,
-                "resize": resized,
-                "k": cfg.score.k,
-                "level": level,
-                "n_real": real.size,
-                "n_fake": self._count,
-                "score": cfg.score.to_dict(),
-                "data": cfg.data.to_dict(),
-                "version": prpr.__version__,
-            }
-        )
-
-    def row(self, job: Job, sampler: samplers.Sampler | None) -> dict[str, Any]:
-        """The numbers of a model through a sampler, its cost and its notes."""
-        query = "&".join(f"{name}={value}" for name, value in _query(job).items())
-        bound = 0.0 if sampler is None else None
-        fake = open_input(
-            f"{self._folder}?{query}", "fake", self._count, truncation=bound, sampler=sampler
-        )
-        stats = self._statistics(fake, job)
-        found = registry.replicates(METRICS, self._real, stats, self._options)
-        level = self._options.level
-        numbers = {name: intervals.estimate(one, level) for name, one in found.items()}
-        cost = fake.cost or samplers.Cost(self._count, self._count)
-        return {
-            "metrics": {
-                name: {"value": e.value, "low": e.low, "high": e.high}
-                for name, e in numbers.items()
-            },
-            "cost": cost.to_json(),
-            "notes": [line.partition(": ")[2] for line in fake.notes.lines()],
-        }
-
-    def _statistics(self, fake: Input, job: Job) -> Any:
-        rows = conventions.shuffled(self._count, fake.size, 0, FAKE)
-        made = self._features.of(fake, rows, job.run, self._encoder)
-        self._features.forget(fake)
-        return made
-
-    def few(self) -> list[str]:
-        """The warnings of the numbers of samples."""
-        n_real, n_fake = self._real.n, self._count
-        said = conventions.few(n_real, n_fake)
-        if n_real != n_fake:
-            said.append(
-                f"{n_real} real and {n_fake} samples: precision and recall are not on equal terms"
-            )
-        return said
 
 
 def _kept(folder: Path, settings: dict[str, Any]) -> dict[tuple[str, int, str], dict[str, Any]]:
@@ -384,7 +286,7 @@ def _kept(folder: Path, settings: dict[str, Any]) -> dict[tuple[str, int, str], 
 
 def _stamp(folder: Path, job: Job) -> str | None:
     try:
-        return runs.generator_stamp(folder, _query(job))
+        return runs.generator_stamp(folder, query(job))
     except PrprError:
         return None  # it is gone, and its rows with it
 

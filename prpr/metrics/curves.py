@@ -130,10 +130,24 @@ def curve(
     options = options or Options()
     lam = check_lam(np.geomspace(1e-2, 1e2, 81) if lam_grid is None else lam_grid)
     scores = log_ratios(real, fake, options, estimator)
+    return of_scores(scores, lam, options, held_out=estimator == "classifier")
+
+
+def of_scores(
+    scores: Scores, lam: np.ndarray, options: Options | None = None, *, held_out: bool = True
+) -> Curve:
+    """`curve` of scores that are there already, such as a critic's on data that it never saw.
+
+    Args:
+      scores: log r̂ and folds, see `given`.
+      lam: λ > 0, (L,).
+      options: level, groups, seed.
+      held_out: whether no sample was seen by what scores it; else there is no `upper`.
+    """
+    options = options or Options()
     counts = error_rates.count(scores, options)
     found = [intervals.estimate(one, options.level) for one in _alphas(counts, lam, scores)]
     alpha = np.array([one.value for one in found])
-    held_out = estimator == "classifier"
     return Curve(
         lam,
         alpha,
@@ -172,6 +186,23 @@ def check_lam(lam: ArrayLike) -> np.ndarray:
     return out
 
 
+def given(log_r_real: np.ndarray, log_r_fake: np.ndarray, options: Options) -> Scores:
+    """Scores of log r̂ (N,) and (M,) that come from elsewhere, in random folds.
+
+    Raises:
+      DataError: fewer than `classifiers.LEAST` of a set, or values that are not finite.
+    """
+    folds = []
+    for one, side, name in ((log_r_real, REAL, "real"), (log_r_fake, FAKE, "fake")):
+        if one.ndim != 1 or len(one) < classifiers.LEAST or not np.isfinite(one).all():
+            raise errors.DataError(
+                f"log r̂ of {one.shape} {name} samples: a frontier takes (N,) finite ones, of at "
+                f"least {classifiers.LEAST} samples"
+            )
+        folds.append(split(len(one), classifiers.FOLDS, options.seed, side).labels())
+    return Scores(log_r_real, log_r_fake, *folds)
+
+
 # --- the estimate of log r -------------------------------------------------------------
 
 
@@ -204,11 +235,7 @@ def knn(real: Statistics, fake: Statistics, options: Options) -> Scores:
     share_real = _own_share(neighbours.within(real, k).distances, of_real.distances, k)
     share_fake = k - _own_share(neighbours.within(fake, k).distances, of_fake.distances, k)
     scores = [np.log((a + 0.5) / (k - a + 0.5)) - np.log(n / m) for a in (share_real, share_fake)]
-    fold = [
-        split(len(x), classifiers.FOLDS, options.seed, side).labels()
-        for x, side in zip(scores, (REAL, FAKE), strict=True)
-    ]
-    return Scores(scores[0], scores[1], fold[0], fold[1])
+    return given(scores[0], scores[1], options)
 
 
 def _own_share(own: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:

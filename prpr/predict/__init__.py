@@ -1,0 +1,477 @@
+"""Before a fine-tune is paid for: what a frozen generator's frontier is, and what to do about it.
+
+    found = predict.predict(cfg, "runs/digits", wish="precision >= 0.85")
+    found.frontier, found.options, found.advice
+
+A critic is fitted to the generator at rest and calibrated (`fit`). Its held-out log-ratios give
+α(λ) and β(λ) with intervals, and the most that training at λ can add, D_λ = min(1, λ) − α(λ). The
+generator is measured as it is, truncated and through rejection at each budget; fine-tuning is
+guessed from runs that are finished (`experience`). `options` says which one a wish asks for. Where
+the workdir holds the fine-tune's results already, the guesses are laid beside them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prpr import build, config, planner, plotting, preempt, processes, record, samplers
+from prpr import parallel as devices_of
+from prpr.choosing.points import Reading
+from prpr.errors import ConfigError
+from prpr.evaluate import command, control, table
+from prpr.evaluate.inputs import open_input
+from prpr.evaluate.measure import METRICS, Measure
+from prpr.metrics import Options, checks, curves, intervals
+from prpr.metrics.curves import Curve
+from prpr.metrics.family import Progress
+from prpr.predict import experience, figure, fit
+from prpr.predict import options as todo
+from prpr.predict.experience import Finished
+from prpr.predict.options import BOTH, LEAVE, REJECT, TRUNCATE, TUNE, Advice, Option
+from prpr.samplers.settings import text as sampler_text
+
+LAMS = (0.05, 0.2, 1.0, 5.0, 20.0)
+BUDGETS, TRUNCATIONS = (2.0, 4.0, 8.0), (0.9, 0.7, 0.5)
+WISHES = ("max f_0.5", "max f_1", "max f_2")  # where none is named: quality, both, variety
+SAMPLES = 100_000
+KEPT = "prediction.json"
+
+
+class Costs(NamedTuple):
+    """Seconds of one device here, on paper (`planner`): one λ's training, a generator's and a
+    critic's pass for a sample."""
+
+    tune: float
+    generator: float
+    critic: float
+
+    def of(self, option: Option, samples: int) -> float:
+        """Seconds of an option for this many samples, training included."""
+        draws = self.generator * option.calls
+        judged = self.critic * option.calls if option.action in (REJECT, BOTH) else 0.0
+        return self.tune * option.trained + samples * (draws + judged)
+
+    def even(self, calls: float) -> float:
+        """Samples from which on fine-tuning is cheaper than rejection with so many calls."""
+        dearer = (self.generator + self.critic) * calls - self.generator
+        return self.tune / dearer if dearer > 0 else float("inf")
+
+
+class Prediction(NamedTuple):
+    """All of it.
+
+    Attributes:
+      about: generator, seeds, encoder, sizes, level, samples.
+      critic: {seed: what its fit gave}.
+      frontier: α and β at each λ, means over seeds of values and of intervals' ends.
+      options: what can be done, with what it gives.
+      at_most: {metric: {"value", "low", "high"}} of training data in the samples' place.
+      costs: see `Costs`.
+      advice: one for each wish.
+      reached: {option: {"precision", "recall", "within"}} of what was trained already.
+      notes: what to know.
+    """
+
+    about: dict[str, Any]
+    critic: dict[int, dict[str, float]]
+    frontier: Curve
+    options: tuple[Option, ...]
+    at_most: dict[str, dict[str, float]]
+    costs: Costs
+    advice: tuple[Advice, ...]
+    reached: dict[str, dict[str, Any]]
+    notes: tuple[str, ...]
+
+    @property
+    def room(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """D_λ = min(1, λ) − α(λ), its low and high ends: the most that α(λ) can still gain."""
+        top, f = np.minimum(1.0, self.frontier.lam), self.frontier
+        return top - f.alpha, np.maximum(0, top - f.high), top - f.low
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        level, samples = self.about["level"], self.about["samples"]
+        f, (room, low, high) = self.frontier, self.room
+        return record.to_plain(
+            {
+                "about": self.about,
+                "critic": {str(seed): one for seed, one in self.critic.items()},
+                "frontier": [
+                    {
+                        "lam": f.lam[i],
+                        "alpha": {"value": f.alpha[i], "low": f.low[i], "high": f.high[i]},
+                        "beta": f.beta[i],
+                        "upper": None if f.upper is None else f.upper[i],
+                        "gain_at_most": {"value": room[i], "low": low[i], "high": high[i]},
+                    }
+                    for i in range(len(f.lam))
+                ],
+                "options": [
+                    {**one.to_json(level), "seconds": self.costs.of(one, samples)}
+                    for one in self.options
+                ],
+                "at_most": self.at_most,
+                "costs": self.costs._asdict(),
+                "advice": [
+                    {
+                        "wish": str(one.wish),
+                        "action": one.option.action,
+                        "option": one.option.name,
+                        "lam": one.option.lam,
+                        "sampler": one.option.sampler,
+                        "verdict": one.verdict,
+                        "probability": one.probability,
+                        "sure": None if one.sure is None else one.sure.name,
+                        "beats": one.beats,
+                    }
+                    for one in self.advice
+                ],
+                "reached": self.reached,
+                "notes": self.notes,
+            }
+        )
+
+    def to_text(self) -> str:
+        """The tables, the advice and the notes."""
+        a, level = self.about, self.about["level"]
+        seeds = ", ".join(map(str, a["seeds"]))
+        lines = [
+            f"the frozen generator in {a['generator']}, seeds {seeds}; {a['n_real']} real and "
+            f"{a['n_fake']} samples, {a['encoder']}, k = {a['k']}; intervals at {level:g}",
+            "",
+            *(
+                f"critic, seed {seed}: {one['updates']:.0f} updates; held out: AUC "
+                f"{one['heldout_auc']:.3f} (.5 sees nothing), calibration error "
+                f"{one['heldout_calibration_error']:.3f} after the slope {one['slope']:.2f}"
+                for seed, one in self.critic.items()
+            ),
+            "",
+            "the frontier as the critic sees it, and the most that training at λ can add to α(λ)",
+            *table.columns(
+                ["λ", "α(λ)", "β(λ)", "α at most", "training adds at most"], self._frontier_rows()
+            ),
+            "",
+            "what can be done",
+            *table.columns(
+                ["", *METRICS, "calls", f"s for {a['samples']:g}", ""], self._option_rows()
+            ),
+            *self._even(),
+        ]
+        if self.reached:
+            lines += ["", "guessed, and what the runs in this workdir reached"]
+            lines += table.columns(["", *METRICS, "in the interval"], self._reached_rows())
+        lines.append("")
+        for one in self.advice:
+            lines += [f"{one.wish}: {self._told(one)}"]
+        return "\n".join([*lines, *(f"note: {line}" for line in self.notes)])
+
+    def _frontier_rows(self) -> list[list[str]]:
+        f, (room, low, high) = self.frontier, self.room
+        number, between = table.number, table.between
+        return [
+            [
+                f"{f.lam[i]:g}",
+                f"{number(f.alpha[i])} ({between(f.low[i], f.high[i])})",
+                number(f.beta[i]),
+                "" if f.upper is None else number(f.upper[i]),
+                f"{number(room[i])} ({between(low[i], high[i])})",
+            ]
+            for i in range(len(f.lam))
+        ]
+
+    def _option_rows(self) -> list[list[str]]:
+        rows = []
+        for one in self.options:
+            shown = one.to_json(self.about["level"])
+            rows.append(
+                [
+                    one.name,
+                    *(_shown(shown[metric]) for metric in METRICS),
+                    f"{one.calls:.3g}",
+                    f"{self.costs.of(one, self.about['samples']):.3g}",
+                    "measured" if one.measured else "guessed",
+                ]
+            )
+        real = [_shown(self.at_most[metric]) for metric in METRICS]
+        return [*rows, ["real data in their place", *real, "", "", "measured"]]
+
+    def _even(self) -> list[str]:
+        """From how many samples on training is cheaper than rejection."""
+        told = [
+            f"{one.sampler} from {self.costs.even(one.calls):.3g}"
+            for one in self.options
+            if one.action == REJECT
+        ]
+        if not told:
+            return []
+        return [f"one fine-tune ({self.costs.tune:.3g} s) is cheaper than {', '.join(told)} on"]
+
+    def _reached_rows(self) -> list[list[str]]:
+        return [
+            [
+                name,
+                *(
+                    f"{table.number(one['guessed'][metric])} -> {table.number(one[metric])}"
+                    for metric in METRICS
+                ),
+                ", ".join(m for m in METRICS if one["within"][m]) or "none",
+            ]
+            for name, one in self.reached.items()
+        ]
+
+    def _told(self, one: Advice) -> str:
+        found = one.option
+        text = f"{found.name} ({one.verdict}"
+        if one.probability is not None:
+            text += f", holds with probability {one.probability:.2f}"
+        text += ", measured)" if found.measured else ", a guess)"
+        if one.sure is not None:
+            text += f"; promised: {one.sure.name}"
+        return text
+
+
+def _shown(one: Mapping[str, float]) -> str:
+    return f"{table.number(one['value'])} ({table.between(one['low'], one['high'])})"
+
+
+def predict(
+    cfg: config.Config,
+    workdir: str | Path,
+    *,
+    wish: str | None = None,
+    lams: Sequence[float] = LAMS,
+    budgets: Sequence[float] = BUDGETS,
+    truncations: Sequence[float] = TRUNCATIONS,
+    known: Sequence[str] = (),
+    samples: int = SAMPLES,
+    encoder: str | None = None,
+    resize: str | None = None,
+    n_fake: int = 0,
+    level: float = 0.95,
+    progress: Progress | None = None,
+) -> Prediction:
+    """What a frozen generator can give, and what should be done about it.
+
+    Args:
+      cfg: the configuration of the fine-tune that is thought of; its base is the generator.
+      workdir: of that fine-tune; WORKDIR/predict is written.
+      wish: see `prpr.choosing.wishes`, of precision, recall, f_b or their costs; None: `WISHES`.
+      lams: λ of the frontier and of the guesses.
+      budgets, truncations: of rejection and truncation.
+      known: workdirs of finished fine-tunes; () takes `experience.MEASURED`.
+      samples: how many will be drawn in all, for the costs.
+      encoder, resize, n_fake, level: as `control.control`.
+      progress: called as work is done.
+
+    Raises:
+      ConfigError, CheckpointError, DataError, WorkdirError: see `fit.fit`; wishes, λ, budgets that
+        cannot be used; known workdirs that hold no finished run.
+    """
+    asked = [todo.check_wish(one) for one in ((wish,) if wish else WISHES)]
+    intervals.check_level(level)
+    lam_grid = curves.check_lam(list(lams))
+    if not checks.is_whole(samples) or samples < 1:
+        raise ConfigError(
+            f"--samples={samples!r} must be a whole number >= 1: how many will be drawn"
+        )
+    chosen = control.settings_of(("truncation", "reject"), budgets, truncations)
+    folder, notes = Path(workdir).expanduser(), []
+    finished = _finished(known, cfg, folder, notes)
+    config.validate(cfg)
+    config.check_base(cfg)
+    with processes.session(None), preempt.Preemption() as stop:
+        devices = devices_of.setup(cfg.train.devices, 1)
+        parts = build.check(cfg, devices)
+        fitted = fit.fit(cfg, folder, parts, devices, stop, cfg.seeds, n_fake)
+    held = [
+        curves.of_scores(
+            curves.given(one.ratios.real, one.ratios.fake, Options(level=level)),
+            lam_grid,
+            Options(level=level),
+        )
+        for one in fitted
+    ]
+    frontier = Curve(
+        lam_grid,
+        *(np.mean([getattr(one, part) for one in held], axis=0) for part in Curve._fields[1:]),
+    )
+    found, at_most, about = _measured(
+        folder, fitted, chosen, encoder, resize, n_fake, level, progress, notes
+    )
+    found += _guesses(found, finished, lam_grid.tolist(), level, notes)
+    costs = _costs(cfg)
+    prices = [costs.of(one, samples) for one in found]
+    result = Prediction(
+        about={
+            "generator": str(fit.home_of(cfg, folder)),
+            "seeds": [one.job.seed for one in fitted],
+            "level": level,
+            "samples": samples,
+            "experience": [one.name for one in finished],
+            **about,
+        },
+        critic={
+            one.job.seed: {
+                "updates": float(one.updates),
+                "slope": one.slope,
+                "offset": one.offset,
+                **one.checks,
+            }
+            for one in fitted
+        },
+        frontier=frontier,
+        options=tuple(found),
+        at_most=at_most,
+        costs=costs,
+        advice=tuple(todo.advise(found, prices, one, level) for one in asked),
+        reached=_reached(folder, found, level),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+    record.write_json(folder / "predict" / KEPT, result.to_json())
+    plotting.save(figure.draw(result), folder / "predict" / "figure")
+    return result
+
+
+def _finished(
+    known: Sequence[str], cfg: config.Config, folder: Path, notes: list[str]
+) -> list[Finished]:
+    """The runs that guesses rest on; not this workdir's own, nor one of the same data."""
+    if known:
+        return [experience.of_workdir(one, str(one)) for one in known]
+    own = cfg.data.name
+    found = [one for one in experience.MEASURED if one.name != own]
+    if len(found) < len(experience.MEASURED) and (folder / "summary.json").is_file():
+        notes.append(
+            f"the experience with {own} was left out: this workdir's own results are compared"
+        )
+        return found
+    return list(experience.MEASURED)
+
+
+def _measured(
+    folder: Path,
+    fitted: Sequence[fit.Fitted],
+    chosen: Sequence[samplers.Sampler],
+    encoder: str | None,
+    resize: str | None,
+    n_fake: int,
+    level: float,
+    progress: Progress | None,
+    notes: list[str],
+) -> tuple[list[Option], dict[str, dict[str, float]], dict[str, Any]]:
+    """(the generator as it is and through samplers, real data in its place, what was measured)."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    at_most: dict[str, dict[str, float]] = {}
+    about: dict[str, Any] = {}
+    names = {sampler_text(one): one for one in chosen}
+    for one in fitted:
+        home = fit.folder_of(folder, one.job.seed)
+        measure = Measure(home, encoder, resize, n_fake, level, progress)
+        for name, sampler in ({LEAVE: None} | names).items():
+            rows.setdefault(name, []).append(measure.row(one.job, sampler))
+        if not at_most:
+            at_most = measure.numbers(open_input(f"{home}?train", "train"), "real data")
+            about = {k: measure.settings[k] for k in ("n_real", "n_fake", "encoder", "k")}
+            notes += [*measure.said, *measure.few()]
+    found = []
+    for name, of in rows.items():
+        readings = [
+            tuple(
+                Reading(
+                    r["metrics"][m]["value"], r["metrics"][m]["low"], r["metrics"][m]["high"], level
+                )
+                for r in of
+            )
+            for m in METRICS
+        ]
+        calls = float(np.mean([r["cost"]["per_item"]["generator"] for r in of]))
+        action = {LEAVE: LEAVE, "truncation": TRUNCATE}.get(name.partition(":")[0], REJECT)
+        sampler = None if name == LEAVE else name
+        found.append(Option(action, None, sampler, readings[0], readings[1], calls, True))
+    return found, at_most, about
+
+
+def _guesses(
+    found: Sequence[Option],
+    finished: Sequence[Finished],
+    lams: Sequence[float],
+    level: float,
+    notes: list[str],
+) -> list[Option]:
+    """Fine-tuning at each λ, and at the lowest with rejection after it."""
+    base, out, out_of_range = found[0], [], []
+    shifts = {lam: experience.guess(finished, lam, level) for lam in lams}
+    for lam, one in shifts.items():
+        if one is None:
+            out_of_range.append(f"{lam:g}")
+        else:
+            out.append(todo.guessed(base, lam, one, level))
+    if out_of_range:
+        notes.append(
+            f"nothing is guessed of λ = {', '.join(out_of_range)}: no finished run reaches there "
+            "(--experience=RUN,RUN names others)"
+        )
+    if not out:
+        return out
+    fewest = min(one[0].runs for one in shifts.values() if one is not None)
+    notes.append(
+        f"what fine-tuning gives is guessed from {fewest} finished runs of other data"
+        + (", which gives no interval but (0, 1)" if fewest < 2 else "")
+    )
+    low = min(one.lam for one in out if one.lam is not None)
+    tuned, own = next(one for one in out if one.lam == low), shifts[low]
+    assert own is not None  # it is in `out`
+    return out + [todo.rejected(tuned, base, r, own) for r in found if r.action == REJECT]
+
+
+def _costs(cfg: config.Config) -> Costs:
+    """Seconds, on paper, of the devices here."""
+    own = cfg.copy_and_resolve_references()
+    own.dial, own.lams = (), tuple(cfg.lams[:1]) or (1.0,)
+    card = planner.plan(own)
+    steps = build.critic_steps(own)
+    updates = own.train.warmup * (steps + build.reads_data(own))
+    seconds = card.seconds
+    tune = seconds["step"].middle * own.train.steps
+    tune += seconds["critic update"].middle * updates if "critic update" in seconds else 0.0
+    return Costs(tune, card.sampling["generator"].middle, card.sampling["critic"].middle)
+
+
+def _reached(folder: Path, options: Sequence[Option], level: float) -> dict[str, dict[str, Any]]:
+    """What finished runs of the workdir reached of what was guessed; {} where there are none."""
+    known: dict[str, list[dict[str, Any]]] = {}
+    if (folder / "summary.json").is_file():
+        for row in record.read_json(folder / "summary.json").get("rows", []):
+            if row.get("lam") is not None:
+                known.setdefault(f"fine-tune at λ = {row['lam']:g}", []).append(row["metrics"])
+    if (folder / control.KEPT).is_file():
+        for row in record.read_json(folder / control.KEPT).get("rows", []):
+            if row.get("lam") is not None and row["sampler"] != control.PLAIN:
+                name = f"fine-tune at λ = {row['lam']:g}, {row['sampler']}"
+                known.setdefault(name, []).append(row["metrics"])
+    out = {}
+    for one in options:
+        if one.action not in (TUNE, BOTH) or one.name not in known:
+            continue
+        shown = one.to_json(level)
+        values = {m: float(np.mean([r[m]["value"] for r in known[one.name]])) for m in METRICS}
+        out[one.name] = {
+            **values,
+            "guessed": {m: shown[m]["value"] for m in METRICS},
+            "within": {m: bool(shown[m]["low"] <= values[m] <= shown[m]["high"]) for m in METRICS},
+            "seeds": len(known[one.name]),
+        }
+    return out
+
+
+def main(cfg: config.Config, workdir: str, json_path: str, **settings: Any) -> None:
+    """Prints the prediction; writes JSON to a file, or with "-" prints JSON alone."""
+    folder = Path(workdir).expanduser()
+    command.deliver(
+        json_path,
+        lambda bars: predict(cfg, workdir, progress=bars, **settings),
+        Prediction.to_text,
+        str(folder / "predict" / KEPT),
+    )
