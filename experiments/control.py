@@ -3,6 +3,7 @@
     python experiments/control.py --workdir=runs/digits
     python experiments/control.py --workdir=runs/digits --samplers=reject,mh --budgets=2,8
     python experiments/control.py --workdir=runs/digits --samplers=ddls:steps=200,size=.05 --json=-
+    python experiments/control.py --workdir=runs/digits --one=runs/digits-dial
 
 Every model of the workdir (base, control, each λ) is drawn as it is and through each sampler
 (docs/sampling.md), and measured against the held-out data. Rows go to WORKDIR/control.json, and the
@@ -25,6 +26,7 @@ _TRUNCATIONS = flags.DEFINE_list("truncations", [".9", ".7", ".5"], "of truncati
 _ENCODER = flags.DEFINE_string("encoder", None, "as evaluate.py's; default: the run's own")
 _RESIZE = flags.DEFINE_string("resize", None, "clean, clean_bytes, legacy_tf or legacy_pytorch")
 _N_FAKE = flags.DEFINE_integer("n_fake", 0, "samples of each row; 0: as many as real ones", 0)
+_ONE = flags.DEFINE_string("one", "", "workdir of a model for every λ, to lay beside them")
 _LEVEL = flags.DEFINE_float("level", 0.95, "probability that an interval covers")
 _JSON = flags.DEFINE_string("json", "", "file for the result; -: JSON alone on standard output")
 
@@ -54,6 +56,7 @@ def main() -> None:
         resize=_RESIZE.value,
         n_fake=_N_FAKE.value,
         level=_LEVEL.value,
+        one=_ONE.value,
     )
 
 

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from prpr import build, checkpoint, config, record, samplers, sampling, score, train, weights
-from prpr.errors import CheckpointError, ConfigError, DataError
+from prpr.errors import CheckpointError, ConfigError, DataError, WorkdirError
 from prpr.evaluate import control as control_module
 from prpr.evaluate import conventions, evaluate, open_input, runs, table, views
 from prpr.evaluate import lambda_table as lambda_module
+from prpr.evaluate import measure as measure_module
 from prpr.evaluate.lambda_table import lambda_table
 from prpr.jobs import Job, settings
 from prpr.metrics import Options, measure, statistics, trained_measured
@@ -407,7 +408,7 @@ def test_control_beside_training(points, monkeypatch):
         drawn.append(name)
         return open_input(name, *args, **kwargs)
 
-    monkeypatch.setattr(control_module, "open_input", opened)
+    monkeypatch.setattr(measure_module, "open_input", opened)
 
     def measured(names=("reject", "truncation:at=.5"), **settings):
         drawn.clear()
@@ -463,6 +464,38 @@ def test_control_beside_training(points, monkeypatch):
     assert drawn.count(f"{workdir}?lam=5.0&seed=1") == 3
     assert f"{workdir}?lam=5.0&seed=0" not in drawn
     assert measured(level=0.9).reused == 0
+
+
+def test_control_beside_one_model_for_every_lam(points, tmp_path):
+    workdir, cfg, *_ = points
+    own = cfg.copy_and_resolve_references()
+    own.dial, one = (0.2, 20.0), tmp_path / "one"
+    one.mkdir()
+    made(one, own, [Job("dial", None, 0), Job("dial", None, 1)])
+
+    def measured(of):
+        return control_module.control(str(workdir), names=("truncation:at=.5",), one=str(of))
+
+    found = measured(one)
+    rows = [row for row in found.rows if row["model"] == "one_lam_5"]
+    assert [(row["seed"], row["lam"], row["sampler"]) for row in rows] == [
+        (0, 5.0, "plain"),
+        (1, 5.0, "plain"),
+    ]
+    for row in rows:
+        same = evaluate(f"{workdir}?real", f"{one}?lam=5&seed={row['seed']}", PR)
+        assert row["metrics"]["recall"]["value"] == same.metrics["recall"].value
+    labels = control_module.draw(found.points).axes[0].get_legend_handles_labels()[1]
+    assert {"trained λ", "one model"} <= set(labels)
+    assert measured(one).reused == len(found.rows)
+    made(one, own, [Job("dial", None, 1)], steps=3)
+    assert measured(one).reused == len(found.rows) - 1
+    with pytest.raises(ConfigError, match=r"config\.dial is empty"):
+        measured(workdir)
+    own.data.fractions = (0.8, 0.1, 0.1)
+    record.write_json(one / "config.json", record.to_plain(own))
+    with pytest.raises(WorkdirError, match=r"data\.fractions"):
+        measured(one)
 
 
 def test_control_of_what_is_not_there(points, tmp_path, monkeypatch):

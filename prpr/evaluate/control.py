@@ -4,9 +4,10 @@ Each model (base, control, every λ) is drawn as it is and through each sampler 
 and measured against the held-out data: WORKDIR/control.json has a row for each model x sampler x
 setting x seed, and figures/control shows them. A row is kept as long as its checkpoint and what it
 is measured with stay; it is written when it is there, so that a command that was stopped goes on.
+One model for every λ (`config.dial`) in a workdir of its own can be laid beside them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ from prpr import plotting, record, samplers
 from prpr.errors import CheckpointError, ConfigError, DataError, PrprError
 from prpr.evaluate import choose, command, runs, table
 from prpr.evaluate.measure import METRICS, Measure, query
-from prpr.jobs import Job
+from prpr.jobs import Job, check_same
 from prpr.metrics import checks, intervals
 from prpr.metrics.family import Progress
 from prpr.metrics.intervals import Estimate
@@ -34,13 +35,15 @@ DEFAULT = ("truncation", "reject", "drs", "mh", "ddls")
 BUDGETS, TRUNCATIONS = (1.5, 2.0, 4.0), (0.9, 0.7, 0.5)
 _STEPS = {"mh": (20, 100), "ddls": (20,)}
 _MARKERS = "osD^v"
+_ONE = "one_"  # before the name of a λ that a model for every λ is turned to
 
 
 class Point(NamedTuple):
     """A model through a sampler: the mean over seeds.
 
     Attributes:
-      model, lam: "base", "control" or the name of a λ, and λ or None.
+      model, lam: "base", "control" or the name of a λ (after "one_" of a model for every λ), and λ
+        or None.
       sampler: as `samplers.parse` reads it, or `PLAIN`.
       precision, recall: means of the seeds' values and of their intervals' ends; the interval is
         that of one seed, so it errs on the wide side.
@@ -173,6 +176,7 @@ def control(
     resize: str | None = None,
     n_fake: int = 0,
     level: float = 0.95,
+    one: str = "",
     progress: Progress | None = None,
 ) -> Controlled:
     """Measures every model of a workdir as it is and through samplers; writes rows and figure.
@@ -187,6 +191,8 @@ def control(
       resize: as `evaluate`.
       n_fake: samples of each row; 0 is as many as real ones.
       level: of the intervals.
+      one: the workdir of a model for every λ, of the same data and seeds: measured at each λ as it
+        is; "" for none.
       progress: called as work is done.
 
     Raises:
@@ -200,16 +206,29 @@ def control(
         raise ConfigError(f"n_fake={n_fake!r} must be a whole number >= 0; 0 takes as many as real")
     choose.check_encoder(encoder, resize)
     folder, cfg = runs.workdir(workdir)
-    jobs = _models(folder, lams or cfg.lams, seeds or cfg.seeds)
+    lams, seeds = lams or cfg.lams, seeds or cfg.seeds
+    jobs = [(folder, job) for job in _models(folder, lams, seeds)]
+    if one:
+        jobs += [
+            (_turned(one), Job(_ONE + lam_name(lam), float(lam), int(seed)))
+            for lam in sorted(lams)
+            for seed in seeds
+        ]
 
-    measure = Measure(folder, encoder, resize, n_fake, level, progress)
-    kept = _kept(folder, measure.settings)
+    measures = {
+        of: Measure(of, encoder, resize, n_fake, level, progress)
+        for of in dict.fromkeys(of for of, _ in jobs)
+    }
+    measure = measures[folder]
+    for of, other in measures.items():
+        check_same(_flat(other.settings), _flat(measure.settings), of)
+    kept = _kept({job: of for of, job in jobs}, folder, measure.settings)
     done: dict[tuple[str, int, str], dict[str, Any]] = {}
     left_out: list[dict[str, str]] = []
     reused = 0
-    for job in jobs:
-        stamp = runs.generator_stamp(folder, query(job))
-        for sampler in (None, *chosen):
+    for of, job in jobs:
+        stamp = runs.generator_stamp(of, query(job))
+        for sampler in (None, *chosen) if of == folder else (None,):
             name = PLAIN if sampler is None else sampler_text(sampler)
             old = kept.pop((job.name, job.seed, name), None)
             if old is not None:
@@ -217,7 +236,7 @@ def control(
                 done[job.name, job.seed, name] = old
                 continue
             try:
-                row = measure.row(job, sampler)
+                row = measures[of].row(job, sampler)
             except (ConfigError, DataError) as error:
                 if sampler is None:
                     raise
@@ -261,7 +280,29 @@ def _models(folder: Path, lams: Sequence[float], seeds: Sequence[int]) -> list[J
     return sorted(jobs, key=lambda job: (job.lam is not None, job.lam or 0.0, job.name, job.seed))
 
 
-def _kept(folder: Path, settings: dict[str, Any]) -> dict[tuple[str, int, str], dict[str, Any]]:
+def _turned(text: str) -> Path:
+    """The workdir of a model for every λ; ConfigError for another."""
+    folder, cfg = runs.workdir(text)
+    if not cfg.dial:
+        raise ConfigError(
+            f"--one={text}: its config.dial is empty, so that it holds no model for every λ; name "
+            "the workdir of one, trained with --config.dial=0.2,20."
+        )
+    return folder
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a measurement, {dotted name: value}."""
+    out: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        out |= {f"{name}.{key}": of for key, of in value.items()} if nested else {name: value}
+    return out
+
+
+def _kept(
+    jobs: Mapping[Job, Path], folder: Path, settings: dict[str, Any]
+) -> dict[tuple[str, int, str], dict[str, Any]]:
     """The rows of an earlier command of these settings, of generators that are still the same.
 
     None of a file that is not whole.
@@ -274,7 +315,7 @@ def _kept(folder: Path, settings: dict[str, Any]) -> dict[tuple[str, int, str], 
         for row in held["rows"]:
             job = Job(row["model"], row["lam"], row["seed"])
             if job not in stamps:
-                stamps[job] = _stamp(folder, job)
+                stamps[job] = _stamp(jobs.get(job, folder), job)
         return {
             (row["model"], row["seed"], row["sampler"]): row
             for row in held["rows"]
@@ -323,9 +364,14 @@ def draw(points: Sequence[Point]) -> "Figure":
             _along(plane, [p.recall for p in line], line, look, marker)
             _along(price, [p.calls["generator"] for p in line], line, look, marker)
     trained = [p for p in points if p.sampler == PLAIN and p.lam is not None]
-    look = {"color": plotting.BLACK, "label": "trained λ"}
-    _along(plane, [p.recall for p in trained], trained, look, "*", skip=0)
-    _along(price, [1.0] * len(trained), trained, {**look, "linestyle": "none"}, "*", skip=0)
+    for label, marker, colour, of in (
+        ("trained λ", "*", plotting.BLACK, [p for p in trained if not p.model.startswith(_ONE)]),
+        ("one model", "P", plotting.GREY, [p for p in trained if p.model.startswith(_ONE)]),
+    ):
+        if of:
+            look = {"color": colour, "label": label}
+            _along(plane, [p.recall for p in of], of, look, marker, skip=0)
+            _along(price, [1.0] * len(of), of, {**look, "linestyle": "none"}, marker, skip=0)
     for p in (p for p in points if p.sampler == PLAIN):
         name = p.model if p.lam is None else f"λ = {p.lam:g}"
         at = (p.recall.value, p.precision.value)
