@@ -31,6 +31,7 @@ Step = Callable[["TrainState", Batch], tuple["TrainState", Scalars]]
 #   likelihood  maximises the likelihood of data; no critic
 #   implicit    is its own critic, against its frozen start (`implicit_loss`); no other critic
 Route = Literal["samples", "data", "balanced", "likelihood", "implicit"]
+WITH_RATIO: tuple[Route, ...] = ("samples", "data", "balanced")  # those that rest on an r̂
 
 
 class Net(flax.struct.PyTreeNode):
@@ -135,7 +136,7 @@ class System(NamedTuple):
     @property
     def has_ratio(self) -> bool:
         """Whether the generator's updates rest on an estimate of p/q."""
-        return self.route in ("samples", "data", "balanced")
+        return self.route in WITH_RATIO
 
 
 def split(variables: Mapping[str, Tree]) -> Net:

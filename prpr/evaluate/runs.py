@@ -52,6 +52,7 @@ from prpr.metrics.groups import FAKE
 from prpr.samplers import drawing
 from prpr.samplers.settings import text as sampler_text
 from prpr.sweep.tasks import from_plain
+from prpr.systems import WITH_RATIO
 
 _PARTS = ("lam", "run", "seed", "real", "train")
 _SEEDS = 2  # what is folded into the latents' key before a seed; standing statistics have 1
@@ -182,8 +183,7 @@ def _check_ratio(origin: _Source, name: str, sampler: samplers.Sampler | None) -
             f"{name} is of converted weights, whose generator alone is read: every sampler but "
             "truncation needs a critic. Take truncation:at=.7, or a run at a λ"
         )
-    route = build.route_of(origin.cfg)
-    has_ratio = route in ("samples", "data", "balanced")
+    has_ratio = build.route_of(origin.cfg) in WITH_RATIO
     samplers.check_ratio(sampler, name, loss=origin.cfg.critic.loss, has_ratio=has_ratio)
 
 
