@@ -17,6 +17,7 @@ from prpr.errors import Preempted, PrprError
 from prpr.jobs import Job, check_same
 from prpr.trainer import Trained, Trainer, plain_errors
 
+_AUC = 0.002  # of AUC: a gain that is none
 # What decides when a fit has ended: it may change until it has.
 _RULE = ("base.fit_error", "base.fit_every")
 
@@ -86,8 +87,10 @@ def fit_critic(
     # Processes that see several file systems would go on from several updates.
     processes.agree({f"fitting of {job.run}": (at, meta["fitted"])})
     if meta["fitted"]:
-        return _result(trainer, job, state, float(meta["seconds"]), by_order)
-    kept, fitted, now = _settings(trainer, source), False, at
+        settled = meta.get("settled", True) or at >= b.fit_steps
+        if not by_order or settled:  # else it ended by fit_steps, and there are more of them now
+            return _result(trainer, job, state, float(meta["seconds"]), by_order)
+    kept, fitted, settled, now = _settings(trainer, source), False, False, at
     rec.rewind(at, job.run)
     start, placed = time.monotonic(), trainer.fleet.place([state])
     processes.say(
@@ -118,7 +121,8 @@ def fit_critic(
                 if by_order:
                     score = float(values["heldout_auc"])
                     losses.append(1 - score)
-                    fitted = _settled(losses) or now == b.fit_steps
+                    settled = _settled(losses, least=_AUC)
+                    fitted = settled or now == b.fit_steps
                 else:
                     losses.append(float(values["heldout_loss"]))
                     fitted = error <= b.fit_error and _settled(losses)
@@ -127,6 +131,7 @@ def fit_critic(
             if ends or due or score is not None:
                 seconds = meta["seconds"] + time.monotonic() - start
                 about = {"fitted": fitted, "losses": losses, "error": error, "settings": kept}
+                about["settled"] = settled
                 (state,) = trainer.fleet.copies(placed, 1)
                 saver.save(now, state, {**trainer.meta(job, seconds), **about}, score)
             if ends:
@@ -165,6 +170,10 @@ def _result(
     return Trained(job, jax.device_get(state), seconds)
 
 
-def _settled(losses: Sequence[float], checks: int = 3) -> bool:
-    """Whether the best loss of the last `checks` is less than 1 % below the best before them."""
-    return len(losses) > checks and min(losses[-checks:]) > 0.99 * min(losses[:-checks])
+def _settled(losses: Sequence[float], checks: int = 3, least: float | None = None) -> bool:
+    """Whether the last `checks` losses are hardly below the best before them: 1 %, or `least`."""
+    if len(losses) <= checks:
+        return False
+    before = min(losses[:-checks])
+    wanted = 0.01 * before if least is None else least
+    return min(losses[-checks:]) > before - wanted

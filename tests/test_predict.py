@@ -12,11 +12,11 @@ import pytest
 from scipy import special, stats
 
 from configs import toy_2d
-from prpr import checkpoint, config, predict, record, run
+from prpr import build, checkpoint, config, predict, record, run, train
 from prpr.choosing.points import Reading
 from prpr.choosing.wishes import Target
 from prpr.errors import CheckpointError, ConfigError, DataError, WorkdirError
-from prpr.evaluate import evaluate
+from prpr.evaluate import evaluate, runs
 from prpr.metrics import Options, curves
 from prpr.predict import experience, fit, options
 from prpr.predict.experience import Finished, Guess
@@ -26,7 +26,7 @@ from prpr.samplers import parse
 ROOT = Path(__file__).parents[1]
 
 
-def summary(path, rows, n=500):
+def summary(path, rows, **head):
     """A finished run's summary with these (name, λ, seed, precision, recall)."""
     path.mkdir(parents=True, exist_ok=True)
 
@@ -37,7 +37,8 @@ def summary(path, rows, n=500):
         {"name": n, "lam": lam, "seed": s, "metrics": {"precision": metric(p), "recall": metric(r)}}
         for n, lam, s, p, r in rows
     ]
-    record.write_json(path / "summary.json", {"rows": held, "n_fake": n, "encoder": "pixels"})
+    head = {"n_fake": 500, "encoder": "pixels"} | head
+    record.write_json(path / "summary.json", {"rows": held, **head})
     return path
 
 
@@ -149,6 +150,11 @@ def test_more_is_paid_only_for_what_is_surely_better(wish, costs, tuned, name, v
     assert (found.probability is None) == ("max" in wish or "cost" in wish)
 
 
+def test_a_wish_that_is_met_and_has_no_aim_costs_nothing_more():
+    found = options.advise([LEAVE, TUNE], (1, 100), "precision >= .7 and recall >= .4", 0.95)
+    assert found.option is LEAVE
+
+
 def test_equal_options_are_chosen_by_cost():
     again = REJECT._replace(sampler="reject:budget=8", calls=8)
     for costs, name in (((4, 8), "reject:budget=4"), ((8, 4), "reject:budget=8")):
@@ -172,6 +178,9 @@ def test_rejection_after_training_moves_as_it_moved_the_base():
     shifts = Guess(0.3, 0.1, 5), Guess(0.6, 0.2, 5)
     tuned = options.guessed(LEAVE, 0.2, shifts, 0.95)
     both = options.rejected(tuned, LEAVE, REJECT, shifts)
+    wide, narrow = both.precision[0], tuned.precision[0]
+    assert special.logit(wide.high) - special.logit(wide.low) > 2 * 0.1
+    assert narrow.high > narrow.low
     logit = special.logit
     moved = logit(0.92) - logit(0.80)
     assert both.point(Target("precision")).value == pytest.approx(
@@ -248,8 +257,11 @@ def test_a_prediction_is_whole(found):
     for row in held["frontier"]:
         alpha, top = row["alpha"], min(1, row["lam"])
         assert 0 <= alpha["low"] <= alpha["value"] <= alpha["high"] <= top + 1e-9
-        assert row["gain_at_most"]["value"] == pytest.approx(top - alpha["value"])
-        assert alpha["value"] <= row["upper"] + 1e-9
+        room = row["room"]
+        assert room["value"] == pytest.approx(top - alpha["value"])
+        assert room["surely"] == pytest.approx(top - row["upper"])
+        assert room["surely"] <= room["value"] + 1e-9
+        assert row["beta"]["low"] == pytest.approx(alpha["low"] / row["lam"])
     names = [row["option"] for row in held["options"]]
     assert names[:3] == ["leave", "truncation:at=0.7", "reject:budget=2"]
     assert "fine-tune at λ = 5" in names
@@ -260,7 +272,7 @@ def test_a_prediction_is_whole(found):
     assert held["options"][0]["calls"] == 1
     assert len(held["advice"]) == 3
     text = one.to_text()
-    for part in ("training adds at most", "what can be done", "max f_2: "):
+    for part in ("room: the most that training", "what can be done", "max f_2: "):
         assert part in text
 
 
@@ -271,13 +283,64 @@ def test_the_critic_is_the_best_checks_and_is_calibrated(found):
     aucs = {row["step"]: row["heldout_auc"] for row in rows if "heldout_auc" in row}
     best = checkpoint.best(where)
     assert best == max(aucs, key=lambda step: (aucs[step], step))
-    meta = checkpoint.read_meta(fit.folder_of(folder, 0) / "checkpoints" / "base-seed0")
-    own = json.loads((fit.folder_of(folder, 0) / "config.json").read_text())
-    assert own["critic"]["scale"] == pytest.approx(small().critic.scale * meta["slope"])
-    assert own["normalise"]
     assert json.loads((folder / "predict" / "prediction.json").read_text())["critic"]["0"][
         "updates"
     ] == float(best or 0)
+
+
+def test_the_stored_run_has_the_calibrated_ratio(found, base):
+    """log r̂ of what others read is a s T + b of the fit's best check, at held-out data."""
+    folder = fit.folder_of(found[0], 0)
+    of_fit = found[1].critic[0]
+    own = runs.configuration(folder)
+    parts = build.splits(own)
+
+    def ratios(where, cfg):
+        system, x, y = build.system(cfg, parts.train), parts.test.images, parts.test.labels
+        like = jax.eval_shape(
+            lambda key: train.init(
+                system, key, np.zeros((2, 2), np.float32), build.dials(cfg, None)
+            ),
+            jax.random.key(0),
+        )
+        step = checkpoint.best(where) or checkpoint.latest(where)
+        state, _ = checkpoint.restore(where, like, step)
+        return np.asarray(train.log_ratio(system, state, x, y))
+
+    plain = fit.settings_of(small())
+    raw = ratios(folder / "fit" / "checkpoints" / "base-seed0", plain)
+    stored = ratios(folder / "checkpoints" / "base-seed0", own)
+    np.testing.assert_allclose(
+        stored, of_fit["slope"] * raw + of_fit["offset"], rtol=1e-4, atol=1e-5
+    )
+    assert of_fit["slope"] != 1
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [("normalise", True), ("critic.parametrisation", "dual"), ("train.decay", "linear")],
+)
+def test_the_fit_has_settings_of_its_own(knob, value):
+    """What would put another constant, scale or rate in the ratio is not taken over."""
+    cfg = small()
+    part, _, name = knob.rpartition(".")
+    (cfg[part] if part else cfg)[name] = value
+    assert fit.settings_of(cfg).to_dict() == fit.settings_of(small()).to_dict()
+
+
+def test_a_fit_goes_on_where_more_updates_are_allowed(base, tmp_path):
+    cfg = small()
+    cfg.base.path, cfg.base.fit_steps = str(base), 20
+
+    def updates():
+        predict.predict(cfg, tmp_path / "run", budgets=(2.0,), truncations=(0.7,))
+        rows = record.read_metrics(fit.folder_of(tmp_path / "run", 0) / "fit")
+        return [row["step"] for row in rows if "heldout_auc" in row]
+
+    assert updates() == [20]
+    cfg.base.fit_steps = 40
+    assert updates() == [20, 40]
+    assert updates() == [20, 40]
 
 
 def test_what_was_fitted_is_reused_and_others_can_sample_from_it(found, base, monkeypatch):
@@ -293,6 +356,10 @@ def test_what_was_fitted_is_reused_and_others_can_sample_from_it(found, base, mo
         f"{where}?real", f"{where}?run=base&seed=0", ["precision"], sampler=parse("reject:budget=2")
     )
     assert 0 <= measured.to_json()["metrics"]["precision"]["value"] <= 1
+    # Nothing is drawn again either, and a free setting moves the calibration with its networks.
+    cfg.score.batch = 32
+    other = predict.predict(cfg, folder, budgets=(2.0,), truncations=(0.7,), samples=1000)
+    assert other.critic[0]["slope"] == pytest.approx(one.critic[0]["slope"], rel=0.2)
     cfg.critic.lr = 1e-4
     with pytest.raises(WorkdirError, match=r"critic\.lr"):
         predict.predict(cfg, folder)
@@ -303,17 +370,19 @@ def test_results_of_the_same_workdir_are_laid_beside_the_guesses(found, base, tm
     own = tmp_path / "run"
     shutil.copytree(folder, own)
     reached = [("lam_5", 5.0, 0, 0.7, 0.4), ("lam_3", 3.0, 0, 0.7, 0.4)]
-    summary(own, [("base", None, 0, 0.5, 0.5), *reached])
+    head = {name: found[1].about[name] for name in ("encoder", "k", "n_real", "n_fake")}
+    summary(own, [("base", None, 0, 0.5, 0.5), *reached], **head)
     record.write_json(
         own / "control.json",
         {
+            "settings": head,
             "rows": [
                 {
                     "lam": 0.05,
                     "sampler": "reject:budget=2",
                     "metrics": {"precision": {"value": 0.0}, "recall": {"value": 0.5}},
                 }
-            ]
+            ],
         },
     )
     cfg = small()
@@ -325,6 +394,12 @@ def test_results_of_the_same_workdir_are_laid_beside_the_guesses(found, base, tm
         known.name == "two_moons" for known in experience.MEASURED
     )
     assert "two_moons" not in one.about["experience"]
+    summary(own, reached, **{**head, "n_fake": 7})
+    assert set(predict.predict(cfg, own, budgets=(2.0,), truncations=(0.7,)).reached) == {
+        "fine-tune at λ = 0.05, reject:budget=2"
+    }
+    with pytest.raises(ConfigError, match="guess its own answer"):
+        predict.predict(cfg, own, known=(str(own),))
     assert "guessed, and what the runs in this workdir reached" in one.to_text()
 
 
@@ -349,8 +424,10 @@ def test_what_cannot_be_predicted_is_refused(base, tmp_path, change, error, mess
 def test_a_fine_tune_without_a_critic_is_refused():
     cfg = toy_2d.get_config("flow_smoke")
     cfg.route = "implicit"
-    with pytest.raises(ConfigError, match=r"has no critic.*balanced"):
+    with pytest.raises(ConfigError, match=r"estimates no ratio.*balanced"):
         fit.settings_of(cfg)
+    with pytest.raises(ConfigError, match=r"estimates no ratio"):
+        fit.settings_of(config.control_of(small()))
 
 
 @pytest.mark.parametrize(
@@ -362,6 +439,9 @@ def test_a_fine_tune_without_a_critic_is_refused():
         ({"level": 1.0}, "level"),
         ({"wish": "fid <= 3"}, "can be predicted"),
         ({"known": ("nowhere",)}, "nowhere"),
+        ({"encoder": "pixls"}, "pixls"),
+        ({"n_fake": 20}, "at least"),
+        ({"wish": "max f_knn_1"}, "can be predicted"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_fitted(base, tmp_path, settings, message):

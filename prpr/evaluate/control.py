@@ -16,6 +16,7 @@ import numpy as np
 from prpr import plotting, record, samplers
 from prpr.errors import CheckpointError, ConfigError, DataError, PrprError
 from prpr.evaluate import choose, command, runs, table
+from prpr.evaluate.inputs import open_input
 from prpr.evaluate.measure import METRICS, Measure, query
 from prpr.jobs import Job, check_same
 from prpr.metrics import checks, intervals
@@ -74,6 +75,8 @@ class Controlled(NamedTuple):
       settings: what all rows have in common.
       reused: how many rows were there already.
       warnings: what to know before trusting them.
+      ceiling: {metric: {"value", "low", "high"}} of training data in the samples' place; None where
+        it was not asked for.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -81,6 +84,7 @@ class Controlled(NamedTuple):
     settings: dict[str, Any]
     reused: int
     warnings: tuple[str, ...]
+    ceiling: dict[str, dict[str, float]] | None = None
 
     @property
     def points(self) -> list[Point]:
@@ -177,6 +181,7 @@ def control(
     n_fake: int = 0,
     level: float = 0.95,
     one: str = "",
+    ceiling: bool = False,
     progress: Progress | None = None,
 ) -> Controlled:
     """Measures every model of a workdir as it is and through samplers; writes rows and figure.
@@ -193,6 +198,7 @@ def control(
       level: of the intervals.
       one: the workdir of a model for every λ, of the same data and seeds: measured at each λ as it
         is; "" for none.
+      ceiling: whether training data are measured in the samples' place too.
       progress: called as work is done.
 
     Raises:
@@ -223,6 +229,9 @@ def control(
     for of, other in measures.items():
         check_same(_flat(other.settings), _flat(measure.settings), of)
     kept = _kept({job: of for of, job in jobs}, folder, measure.settings)
+    top = _kept_ceiling(folder, measure.settings)
+    if ceiling and top is None:
+        top = measure.numbers(open_input(f"{folder}?train", "train"), "real data")
     done: dict[tuple[str, int, str], dict[str, Any]] = {}
     left_out: list[dict[str, str]] = []
     reused = 0
@@ -250,10 +259,12 @@ def control(
                 "generator": stamp,
                 **row,
             }
-            _write(folder, measure.settings, [*done.values(), *kept.values()], left_out)
-    _write(folder, measure.settings, [*done.values(), *kept.values()], left_out)
+            _write(folder, measure.settings, [*done.values(), *kept.values()], left_out, top)
+    _write(folder, measure.settings, [*done.values(), *kept.values()], left_out, top)
     said = dict.fromkeys([*measure.said, *measure.few()])
-    found = Controlled(tuple(done.values()), tuple(left_out), measure.settings, reused, tuple(said))
+    found = Controlled(
+        tuple(done.values()), tuple(left_out), measure.settings, reused, tuple(said), top
+    )
     plotting.save(draw(found.points), folder / FIGURE)
     return found
 
@@ -325,6 +336,14 @@ def _kept(
         return {}
 
 
+def _kept_ceiling(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        held = record.read_json(folder / KEPT) if (folder / KEPT).exists() else {}
+    except PrprError:
+        return None
+    return held.get("ceiling") if held.get("settings") == settings else None
+
+
 def _stamp(folder: Path, job: Job) -> str | None:
     try:
         return runs.generator_stamp(folder, query(job))
@@ -337,11 +356,10 @@ def _write(
     settings: dict[str, Any],
     rows: Sequence[dict[str, Any]],
     left_out: Sequence[dict[str, str]],
+    ceiling: dict[str, dict[str, float]] | None,
 ) -> None:
-    record.write_json(
-        folder / KEPT,
-        {"settings": settings, "rows": list(rows), "left_out": list(left_out)},
-    )
+    held = {"settings": settings, "rows": list(rows), "left_out": list(left_out)}
+    record.write_json(folder / KEPT, {**held, "ceiling": ceiling} if ceiling else held)
 
 
 # ---- the figure ---------------------------------------------------------------------------------

@@ -186,6 +186,11 @@ def check_lam(lam: ArrayLike) -> np.ndarray:
     return out
 
 
+def few(lam: np.ndarray, n: int, m: int) -> tuple[str, ...]:
+    """Notes of the λ (L,) at which a frontier of N real and M fake samples rests on a handful."""
+    return tuple(line for one in lam for line in _few(float(one), n, m))
+
+
 def given(log_r_real: np.ndarray, log_r_fake: np.ndarray, options: Options) -> Scores:
     """Scores of log r̂ (N,) and (M,) that come from elsewhere, in random folds.
 

@@ -4,10 +4,12 @@
     found.frontier, found.options, found.advice
 
 A critic is fitted to the generator at rest and calibrated (`fit`). Its held-out log-ratios give
-α(λ) and β(λ) with intervals, and the most that training at λ can add, D_λ = min(1, λ) − α(λ). The
-generator is measured as it is, truncated and through rejection at each budget; fine-tuning is
-guessed from runs that are finished (`experience`). `options` says which one a wish asks for. Where
-the workdir holds the fine-tune's results already, the guesses are laid beside them.
+α(λ) and β(λ) with intervals, and the room above them: training at λ can raise α(λ) by at most
+D_λ = min(1, λ) − α(λ). What the critic cannot tell apart counts as equal, so the true α is lower,
+the true room larger, and surely at least min(1, λ) minus α's held-out bound. The generator is
+measured as it is, truncated and through rejection at each budget; fine-tuning is guessed from
+runs that are finished (`experience`). `options` says which one a wish asks for. Where the workdir
+holds the fine-tune's results already, the guesses are laid beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,27 +18,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prpr import build, config, planner, plotting, preempt, processes, record, samplers
+from prpr import build, config, planner, plotting, preempt, processes, record
 from prpr import parallel as devices_of
 from prpr.choosing.points import Reading
 from prpr.errors import ConfigError
-from prpr.evaluate import command, control, table
-from prpr.evaluate.inputs import open_input
-from prpr.evaluate.measure import METRICS, Measure
-from prpr.metrics import Options, checks, curves, intervals
+from prpr.evaluate import choose, command, control, table
+from prpr.evaluate.measure import METRICS
+from prpr.metrics import Options, checks, classifiers, curves, intervals
 from prpr.metrics.curves import Curve
 from prpr.metrics.family import Progress
+from prpr.planner import tradeoff
 from prpr.predict import experience, figure, fit
 from prpr.predict import options as todo
 from prpr.predict.experience import Finished
 from prpr.predict.options import BOTH, LEAVE, REJECT, TRUNCATE, TUNE, Advice, Option
-from prpr.samplers.settings import text as sampler_text
 
 LAMS = (0.05, 0.2, 1.0, 5.0, 20.0)
 BUDGETS, TRUNCATIONS = (2.0, 4.0, 8.0), (0.9, 0.7, 0.5)
 WISHES = ("max f_0.5", "max f_1", "max f_2")  # where none is named: quality, both, variety
 SAMPLES = 100_000
 KEPT = "prediction.json"
+_HEAD = ("encoder", "k", "n_real", "n_fake")  # what numbers must share to be compared
+_WEAK = 0.55  # of AUC
 
 
 class Costs(NamedTuple):
@@ -55,8 +58,7 @@ class Costs(NamedTuple):
 
     def even(self, calls: float) -> float:
         """Samples from which on fine-tuning is cheaper than rejection with so many calls."""
-        dearer = (self.generator + self.critic) * calls - self.generator
-        return self.tune / dearer if dearer > 0 else float("inf")
+        return tradeoff.break_even(self.tune, 0.0, self.generator, self.critic, 1 / calls)
 
 
 class Prediction(NamedTuple):
@@ -85,15 +87,16 @@ class Prediction(NamedTuple):
     notes: tuple[str, ...]
 
     @property
-    def room(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """D_λ = min(1, λ) − α(λ), its low and high ends: the most that α(λ) can still gain."""
+    def room(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """D_λ = min(1, λ) − α(λ): the estimate, its low and high ends, and what it surely is."""
         top, f = np.minimum(1.0, self.frontier.lam), self.frontier
-        return top - f.alpha, np.maximum(0, top - f.high), top - f.low
+        assert f.upper is not None  # a critic's scores are held out
+        return top - f.alpha, np.maximum(0, top - f.high), top - f.low, top - f.upper
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         level, samples = self.about["level"], self.about["samples"]
-        f, (room, low, high) = self.frontier, self.room
+        f, (room, low, high, surely) = self.frontier, self.room
         return record.to_plain(
             {
                 "about": self.about,
@@ -102,9 +105,18 @@ class Prediction(NamedTuple):
                     {
                         "lam": f.lam[i],
                         "alpha": {"value": f.alpha[i], "low": f.low[i], "high": f.high[i]},
-                        "beta": f.beta[i],
+                        "beta": {
+                            "value": f.beta[i],
+                            "low": f.low[i] / f.lam[i],
+                            "high": f.high[i] / f.lam[i],
+                        },
                         "upper": None if f.upper is None else f.upper[i],
-                        "gain_at_most": {"value": room[i], "low": low[i], "high": high[i]},
+                        "room": {
+                            "value": room[i],
+                            "low": low[i],
+                            "high": high[i],
+                            "surely": surely[i],
+                        },
                     }
                     for i in range(len(f.lam))
                 ],
@@ -148,9 +160,9 @@ class Prediction(NamedTuple):
                 for seed, one in self.critic.items()
             ),
             "",
-            "the frontier as the critic sees it, and the most that training at λ can add to α(λ)",
+            "the frontier as this critic sees it; room: the most that training at λ can add to α",
             *table.columns(
-                ["λ", "α(λ)", "β(λ)", "α at most", "training adds at most"], self._frontier_rows()
+                ["λ", "α(λ)", "β(λ)", "α surely at most", "room", "surely"], self._frontier_rows()
             ),
             "",
             "what can be done",
@@ -168,15 +180,16 @@ class Prediction(NamedTuple):
         return "\n".join([*lines, *(f"note: {line}" for line in self.notes)])
 
     def _frontier_rows(self) -> list[list[str]]:
-        f, (room, low, high) = self.frontier, self.room
+        f, (room, low, high, surely) = self.frontier, self.room
         number, between = table.number, table.between
         return [
             [
                 f"{f.lam[i]:g}",
                 f"{number(f.alpha[i])} ({between(f.low[i], f.high[i])})",
-                number(f.beta[i]),
+                f"{number(f.beta[i])} ({between(f.low[i] / f.lam[i], f.high[i] / f.lam[i])})",
                 "" if f.upper is None else number(f.upper[i]),
                 f"{number(room[i])} ({between(low[i], high[i])})",
+                number(surely[i]),
             ]
             for i in range(len(f.lam))
         ]
@@ -276,14 +289,18 @@ def predict(
         raise ConfigError(
             f"--samples={samples!r} must be a whole number >= 1: how many will be drawn"
         )
-    chosen = control.settings_of(("truncation", "reject"), budgets, truncations)
+    control.settings_of(("truncation", "reject"), budgets, truncations)
+    choose.check_encoder(encoder, resize)
+    n_fake = n_fake or cfg.score.n_fake
     folder, notes = Path(workdir).expanduser(), []
     finished = _finished(known, cfg, folder, notes)
     config.validate(cfg)
     config.check_base(cfg)
     with processes.session(None), preempt.Preemption() as stop:
-        devices = devices_of.setup(cfg.train.devices, 1)
+        shared = cfg.train.layout == devices_of.DATA
+        devices = devices_of.setup(cfg.train.devices, 0 if shared else 1)
         parts = build.check(cfg, devices)
+        _check_enough(cfg, parts, n_fake)
         fitted = fit.fit(cfg, folder, parts, devices, stop, cfg.seeds, n_fake)
     held = [
         curves.of_scores(
@@ -297,9 +314,30 @@ def predict(
         lam_grid,
         *(np.mean([getattr(one, part) for one in held], axis=0) for part in Curve._fields[1:]),
     )
-    found, at_most, about = _measured(
-        folder, fitted, chosen, encoder, resize, n_fake, level, progress, notes
-    )
+    notes += _about_critics(cfg, fitted, lam_grid)
+    measured = [
+        control.control(
+            str(fit.folder_of(folder, one.job.seed)),
+            seeds=(one.job.seed,),
+            names=("truncation", "reject"),
+            budgets=budgets,
+            truncations=truncations,
+            encoder=encoder,
+            resize=resize,
+            n_fake=n_fake,
+            level=level,
+            ceiling=one is fitted[0],
+            progress=progress,
+        )
+        for one in fitted
+    ]
+    found, about = _options(measured, level), measured[0].settings
+    about = {name: about[name] for name in _HEAD}
+    for one in measured:
+        notes += one.warnings
+        notes += [f"left out: {row['sampler']}: {row['why']}" for row in one.left_out]
+    at_most = measured[0].ceiling
+    assert at_most is not None  # it was asked for
     found += _guesses(found, finished, lam_grid.tolist(), level, notes)
     costs = _costs(cfg)
     prices = [costs.of(one, samples) for one in found]
@@ -326,7 +364,7 @@ def predict(
         at_most=at_most,
         costs=costs,
         advice=tuple(todo.advise(found, prices, one, level) for one in asked),
-        reached=_reached(folder, found, level),
+        reached=_reached(folder, found, about, level, notes),
         notes=tuple(dict.fromkeys(notes)),
     )
     record.write_json(folder / "predict" / KEPT, result.to_json())
@@ -339,6 +377,11 @@ def _finished(
 ) -> list[Finished]:
     """The runs that guesses rest on; not this workdir's own, nor one of the same data."""
     if known:
+        if folder.resolve() in [Path(one).expanduser().resolve() for one in known]:
+            raise ConfigError(
+                f"--experience names {folder}, the workdir of this prediction: it would guess its "
+                "own answer; leave it out."
+            )
         return [experience.of_workdir(one, str(one)) for one in known]
     own = cfg.data.name
     found = [one for one in experience.MEASURED if one.name != own]
@@ -350,47 +393,59 @@ def _finished(
     return list(experience.MEASURED)
 
 
-def _measured(
-    folder: Path,
-    fitted: Sequence[fit.Fitted],
-    chosen: Sequence[samplers.Sampler],
-    encoder: str | None,
-    resize: str | None,
-    n_fake: int,
-    level: float,
-    progress: Progress | None,
-    notes: list[str],
-) -> tuple[list[Option], dict[str, dict[str, float]], dict[str, Any]]:
-    """(the generator as it is and through samplers, real data in its place, what was measured)."""
+def _check_enough(cfg: config.Config, parts: build.Splits, n_fake: int) -> None:
+    """ConfigError for fewer items than a frontier takes, before anything is fitted."""
+    held_out = min(parts.held_out(cfg.score.split).size, cfg.score.n_real or np.inf)
+    if min(held_out, n_fake or held_out, parts.valid.size) < classifiers.LEAST:
+        raise ConfigError(
+            f"{held_out:g} held-out and {parts.valid.size} validation items, and "
+            f"{n_fake or held_out:g} samples: a frontier takes {classifiers.LEAST} of each at "
+            "least; raise --n_fake, or enlarge these parts with config.data.fractions."
+        )
+
+
+def _about_critics(cfg: config.Config, fitted: Sequence[fit.Fitted], lam: np.ndarray) -> list[str]:
+    """What to know of the critics and of what they were measured on."""
+    notes = list(curves.few(lam, len(fitted[0].ratios.real), len(fitted[0].ratios.fake)))
+    weak = [one.job.seed for one in fitted if one.checks["heldout_auc"] < _WEAK]
+    if weak:
+        notes.append(
+            f"the critic of seed {', '.join(map(str, weak))} hardly tells samples from data: that "
+            "is so of a perfect generator, and of a critic that learned too little; α is then too "
+            "large and the room too small"
+        )
+    if cfg.score.split == "valid":
+        notes.append(
+            "config.score.split = 'valid': the critic was chosen and calibrated on the data that "
+            "it is measured on; its bound is then none"
+        )
+    return notes
+
+
+def _options(measured: Sequence[control.Controlled], level: float) -> list[Option]:
+    """The generator as it is, and through the samplers that all seeds could be drawn with."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    at_most: dict[str, dict[str, float]] = {}
-    about: dict[str, Any] = {}
-    names = {sampler_text(one): one for one in chosen}
-    for one in fitted:
-        home = fit.folder_of(folder, one.job.seed)
-        measure = Measure(home, encoder, resize, n_fake, level, progress)
-        for name, sampler in ({LEAVE: None} | names).items():
-            rows.setdefault(name, []).append(measure.row(one.job, sampler))
-        if not at_most:
-            at_most = measure.numbers(open_input(f"{home}?train", "train"), "real data")
-            about = {k: measure.settings[k] for k in ("n_real", "n_fake", "encoder", "k")}
-            notes += [*measure.said, *measure.few()]
+    for row in (row for one in measured for row in one.rows):
+        rows.setdefault(row["sampler"], []).append(row)
     found = []
     for name, of in rows.items():
-        readings = [
-            tuple(
-                Reading(
-                    r["metrics"][m]["value"], r["metrics"][m]["low"], r["metrics"][m]["high"], level
-                )
-                for r in of
-            )
+        if len(of) < len(measured):
+            continue
+        values = {m: [r["metrics"][m] for r in of] for m in METRICS}
+        precision, recall = (
+            tuple(Reading(v["value"], v["low"], v["high"], level) for v in values[m])
             for m in METRICS
-        ]
+        )
         calls = float(np.mean([r["cost"]["per_item"]["generator"] for r in of]))
-        action = {LEAVE: LEAVE, "truncation": TRUNCATE}.get(name.partition(":")[0], REJECT)
-        sampler = None if name == LEAVE else name
-        found.append(Option(action, None, sampler, readings[0], readings[1], calls, True))
-    return found, at_most, about
+        plain = name == control.PLAIN
+        action = {"truncation": TRUNCATE}.get(name.partition(":")[0], REJECT)
+        found.append(
+            Option(
+                LEAVE if plain else action, None, None if plain else name, precision, recall,
+                calls, measured=True,
+            )
+        )  # fmt: skip
+    return found
 
 
 def _guesses(
@@ -417,7 +472,7 @@ def _guesses(
         return out
     fewest = min(one[0].runs for one in shifts.values() if one is not None)
     notes.append(
-        f"what fine-tuning gives is guessed from {fewest} finished runs of other data"
+        f"what fine-tuning gives is guessed from {fewest} finished runs"
         + (", which gives no interval but (0, 1)" if fewest < 2 else "")
     )
     low = min(one.lam for one in out if one.lam is not None)
@@ -436,21 +491,38 @@ def _costs(cfg: config.Config) -> Costs:
     seconds = card.seconds
     tune = seconds["step"].middle * own.train.steps
     tune += seconds["critic update"].middle * updates if "critic update" in seconds else 0.0
+    if card.layout == devices_of.DATA:  # each of them is busy for all of it
+        tune *= card.devices
     return Costs(tune, card.sampling["generator"].middle, card.sampling["critic"].middle)
 
 
-def _reached(folder: Path, options: Sequence[Option], level: float) -> dict[str, dict[str, Any]]:
+def _reached(
+    folder: Path,
+    options: Sequence[Option],
+    about: Mapping[str, Any],
+    level: float,
+    notes: list[str],
+) -> dict[str, dict[str, Any]]:
     """What finished runs of the workdir reached of what was guessed; {} where there are none."""
     known: dict[str, list[dict[str, Any]]] = {}
-    if (folder / "summary.json").is_file():
-        for row in record.read_json(folder / "summary.json").get("rows", []):
-            if row.get("lam") is not None:
-                known.setdefault(f"fine-tune at λ = {row['lam']:g}", []).append(row["metrics"])
-    if (folder / control.KEPT).is_file():
-        for row in record.read_json(folder / control.KEPT).get("rows", []):
-            if row.get("lam") is not None and row["sampler"] != control.PLAIN:
-                name = f"fine-tune at λ = {row['lam']:g}, {row['sampler']}"
-                known.setdefault(name, []).append(row["metrics"])
+    for name in ("summary.json", control.KEPT):
+        path = folder / name
+        held = record.read_json(path) if path.is_file() else {}
+        rows = [row for row in held.get("rows", []) if row.get("lam") is not None]
+        head = held.get("settings", held)
+        other = [key for key in _HEAD if head.get(key) != about[key]]
+        if rows and other:
+            notes.append(
+                f"{path} was measured otherwise ({', '.join(f'{k} {head.get(k)}' for k in other)}) "
+                "and is not compared"
+            )
+            continue
+        for row in rows:
+            sampler = row.get("sampler", control.PLAIN)
+            if sampler == control.PLAIN and name != "summary.json":
+                continue  # the summary has it, of more samples
+            through = "" if sampler == control.PLAIN else f", {sampler}"
+            known.setdefault(f"fine-tune at λ = {row['lam']:g}{through}", []).append(row["metrics"])
     out = {}
     for one in options:
         if one.action not in (TUNE, BOTH) or one.name not in known:

@@ -73,6 +73,9 @@ def of_workdir(workdir: str | Path, name: str) -> Finished:
       DataError: no base, or no λ, among its rows.
     """
     held = choosing.read([workdir])
+    for row in held.rows:
+        if not set(METRICS) <= set(row.metrics):
+            raise DataError(f"{row.where} has no {' and no '.join(METRICS)}: score the run again.")
     base = {row.seed: row for row in held.rows if row.name == "base"}
     found: dict[float, list[list[float]]] = {}
     for row in held.rows:

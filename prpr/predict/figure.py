@@ -37,7 +37,7 @@ def draw(found: "Prediction") -> "Figure":
         ylim=(0, 1.02),
         xlabel="λ",
         ylabel="α(λ) / min(1, λ)",
-        title="as it is (blue), and what training can add (green)",
+        title="as it is (blue), and the room above it (green)",
     )
     left.xaxis.set_major_formatter("{x:g}")
     level, seen = found.about["level"], set()

@@ -7,9 +7,10 @@ Notation: T the critic's output, s = critic.scale; on held-out data P(data | s T
 σ(a s T + b) (Platt's scaling). Stored are the scale a s and log_norm = −b with `normalise`.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from prpr import (
     config,
     data,
     fitting,
+    objectives,
     preempt,
     ratio,
     record,
@@ -28,13 +30,14 @@ from prpr import (
     train,
     weights,
 )
-from prpr.errors import CheckpointError, ConfigError, DataError
+from prpr.errors import CheckpointError, ConfigError, Preempted
 from prpr.jobs import Job, fingerprint
 from prpr.samplers import proposals
 from prpr.trainer import Trainer
 
 _LEAST_SLOPE = 0.01  # a critic that sees no difference; 0 would be no scale
 _KEY = 20_261_201
+_MANY = 10_000  # held-out items, where a configuration sets no number
 
 
 class Ratios(NamedTuple):
@@ -79,15 +82,20 @@ def settings_of(cfg: config.Config) -> config.Config:
     Raises:
       ConfigError: a fine-tune that has no ratio.
     """
-    if build.critic_steps(cfg) == 0:
+    has_critic = build.critic_steps(cfg) > 0
+    if not has_critic or not objectives.get(cfg.objective).needs_ratio:
         raise ConfigError(
             f"config.route = {cfg.route!r}, config.objective = {cfg.objective!r}: this fine-tune "
-            "has no critic, and a frontier is predicted from one; set config.route = 'samples' (a "
-            "flow's: 'balanced')."
+            "estimates no ratio, and a frontier is predicted from one; predict for the objective "
+            "'envelope' with the route 'samples' (a flow's: 'balanced')."
         )
     own = cfg.copy_and_resolve_references()
-    own.dial, own.train.keep_best = (), max(1, cfg.train.keep_best)
+    own.dial, own.lams, own.train.keep_best = (), (), max(1, cfg.train.keep_best)
     own.base.path, own.base.required = "", False
+    # A rate that falls to zero with the fine-tune's steps would end the fit, whatever is learned.
+    own.train.decay = "constant"
+    # The calibration is put in the scale and in log_norm, which must then mean nothing else.
+    own.normalise, own.critic.parametrisation = False, "log"
     return own
 
 
@@ -113,6 +121,7 @@ def fit(
       count: samples at which the ratio is measured; 0 is as many as held-out data.
 
     Raises:
+      Preempted: the system asked for an end (SIGTERM); what was fitted is saved.
       CheckpointError: no base, or one that is damaged or not finished.
       ConfigError: no critic to fit.
       WorkdirError: WORKDIR/predict holds critics that were fitted otherwise.
@@ -125,15 +134,19 @@ def fit(
             "--config.base.path, or train one with experiments/train_gan.py --config=...:base "
             f"--workdir={home}."
         )
-    found = []
-    for seed in seeds:
-        job, folder = Job("base", None, seed), folder_of(workdir, seed)
-        trainer = Trainer(own, parts, folder / "fit", devices, stop)
+    ready = []
+    for job in (Job("base", None, seed) for seed in seeds):
+        trainer = Trainer(own, parts, folder_of(workdir, job.seed) / "fit", devices, stop)
         begin, source = _beginning(cfg, trainer, home, job, stop, devices)
         fitting.check(trainer, [job], source)
+        ready.append((trainer, job, begin, source))
+    found = []
+    for trainer, job, begin, source in ready:
         with record.Record(trainer.workdir, own) as rec:
             state = fitting.fit_critic(trainer, job, begin, source, rec, by_order=True).state
-        found.append(_calibrated(own, trainer, state, folder, parts, job, count))
+        found.append(_calibrated(trainer, state, folder_of(workdir, job.seed), job, count))
+        if stop.should_stop():
+            raise Preempted(f"the critics that are fitted are saved in {workdir / 'predict'}")
     return found
 
 
@@ -172,19 +185,16 @@ def _beginning(
 
 
 def _calibrated(
-    own: config.Config,
-    trainer: Trainer,
-    state: train.TrainState,
-    folder: Path,
-    parts: build.Splits,
-    job: Job,
-    count: int,
+    trainer: Trainer, state: train.TrainState, folder: Path, job: Job, count: int
 ) -> Fitted:
     """Calibrates on the validation split, stores, and measures on the scored one."""
-    system, s = trainer.alone, own.score
+    own, parts, system = trainer.cfg, trainer.parts, trainer.alone
+    s, key = own.score, jax.random.fold_in(jax.random.key(_KEY), job.seed)
     net, _ = score.ready(own, system, state.ema, 0.0)
     drawn = state.replace(generator=net, ema=net)
-    valid = _ratios(system, drawn, parts.valid, s.batch, job.seed, 0, own.train.diagnose_size)
+    k_valid, k_scored = jax.random.split(key)
+    most = build.spread(parts.valid.size, _MANY)
+    valid = _ratios(system, drawn, parts.valid, most, len(most), k_valid, s.batch)
     found = ratio.recalibrate(jnp.asarray(valid.real), jnp.asarray(valid.fake))
     slope, offset = max(float(found.slope), _LEAST_SLOPE), float(found.offset)
     calibrated = own.copy_and_resolve_references()
@@ -195,16 +205,16 @@ def _calibrated(
     record.write_json(folder / "config.json", calibrated)
     updates = int(state.step)
     target = folder / "checkpoints" / job.run
-    fitted = fingerprint(state.critic, state.ema)
+    fitted = {"nets": fingerprint(state.critic, state.ema), "slope": slope, "offset": offset}
     if (checkpoint.read_meta(target) or {}).get("fit") != fitted:
-        about = {**trainer.meta(job, 0.0), "fit": fitted, "slope": slope, "offset": offset}
+        shutil.rmtree(target, ignore_errors=True)  # of another fit, perhaps a longer one
+        about = {**trainer.meta(job, 0.0), "fit": fitted}
         # A fit counts no steps of a fine-tune, and nothing that is read as unfinished.
         about["settings"] = {k: v for k, v in about["settings"].items() if k[:6] != "train."}
         checkpoint.save(target, updates, state, about)
-    held_out = parts.held_out(s.split)
-    ratios = _ratios(
-        system, state.replace(generator=net, ema=net), held_out, s.batch, job.seed, 1, count
-    )
+    held_out, drawn = parts.held_out(s.split), state.replace(generator=net, ema=net)
+    rows = build.spread(held_out.size, s.n_real or _MANY)
+    ratios = _ratios(system, drawn, held_out, rows, count or len(rows), k_scored, s.batch)
     checks = train.diagnose(
         jnp.asarray(ratios.real, jnp.float32), jnp.asarray(ratios.fake, jnp.float32), 1.0
     )
@@ -216,22 +226,20 @@ def _ratios(
     system: train.System,
     state: train.TrainState,
     held_out: data.AnyDataset,
-    batch: int,
-    seed: int,
-    number: int,
+    rows: np.ndarray,
     count: int,
+    key: jax.Array,
+    batch: int,
 ) -> Ratios:
-    """log r̂ at held-out data, and at as many samples of the same classes (or `count`)."""
-    items = held_out.take(build.spread(held_out.size, count or held_out.size))
-    judge: Any = jax.jit(lambda state, x, y: train.log_ratio(system, state, x, y))
-    real = np.empty(items.size)
-    state = proposals.lean(state)
-    for rows, n in proposals.batches(items.size, batch):
-        log_r = judge(state, jnp.asarray(items.images[rows]), jnp.asarray(items.labels[rows]))
-        real[rows[:n]] = proposals.checked(np.asarray(log_r)[:n], "held-out items")
-    labels = np.resize(items.labels, count or items.size).astype(np.int32)
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(_KEY), seed), number)
-    fake = proposals.log_ratios(system, state, labels, key, batch)
-    if min(len(real), len(fake)) < 2:
-        raise DataError(f"{held_out.name}: {len(real)} held-out items are too few for a ratio")
-    return Ratios(real, fake)
+    """log r̂ at rows of held-out data, and at `count` samples of the same classes."""
+    labels, state = np.empty(len(rows), np.int32), proposals.lean(state)
+
+    def read(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        items = held_out.read(rows[some])
+        labels[some] = items["label"]
+        return np.asarray(train.to_float(jnp.asarray(items["image"]))), items["label"]
+
+    k_noise, k_fake = jax.random.split(key)
+    real = proposals.log_ratios_of_data(system, state, read, len(rows), k_noise, batch)
+    own = np.resize(labels, count)
+    return Ratios(real, proposals.log_ratios(system, state, own, k_fake, batch))

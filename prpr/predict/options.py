@@ -95,12 +95,15 @@ def guessed(base: Option, lam: float, shifts: tuple[Guess, Guess], level: float)
 
 
 def rejected(tuned: Option, base: Option, reject: Option, shifts: tuple[Guess, Guess]) -> Option:
-    """A guess of rejection from a fine-tuned model: moved as rejection moved the base."""
+    """A guess of rejection from a fine-tuned model: moved as rejection moved the base.
+
+    Its interval is as wide as that of the fine-tuned guess and the whole of that move together.
+    """
     found = []
     for metric, one in zip(METRICS, shifts, strict=True):
         moved = logit(reject.point(Target(metric)).value) - logit(base.point(Target(metric)).value)
         level = getattr(tuned, metric)[0].level
-        both = one._replace(shift=one.shift + moved)
+        both = one._replace(shift=one.shift + moved, half=float(np.hypot(one.half, moved)))
         found.append((Reading(*both.of(base.point(Target(metric)).value), level),))
     return Option(BOTH, tuned.lam, reject.sampler, found[0], found[1], reject.calls, measured=False)
 
@@ -164,7 +167,8 @@ def advise(
     if not order:
         order = [int(np.lexsort((-decision.score(wish._replace(aim=None), values, m), p))[0])]
     best = order[0]
-    for i in order[1:]:
+    # Without an aim a wish that is met is met: what is cheapest does.
+    for i in order[1:] if wish.aim is not None else ():
         if np.mean(possible[:, i] > possible[:, best]) >= WORTH:
             best = i
     sure = None
@@ -187,11 +191,19 @@ def advise(
     )
 
 
+def _is_f(metric: str) -> bool:
+    """Whether a metric is f_b of precision and recall, b > 0."""
+    try:
+        return metric.startswith("f_") and 0 < float(metric[2:]) < np.inf
+    except ValueError:
+        return False
+
+
 def check_wish(wish: str | Wish) -> Wish:
     """The wish, of what is predicted; ConfigError for another."""
     found = wishes.parse(wish) if isinstance(wish, str) else wish
     for target in found.targets:
-        known = target.metric in METRICS or target.metric.startswith("f_")
+        known = target.metric in METRICS or _is_f(target.metric)
         if target.of is not None or not known:
             raise ConfigError(
                 f"the wish {str(found)!r} asks about {str(target)!r}: precision, recall, f_b and "

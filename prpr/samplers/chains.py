@@ -20,19 +20,12 @@ import numpy as np
 from prpr import train
 from prpr.errors import DataError
 from prpr.samplers import proposals
-from prpr.samplers.proposals import Drawn
+from prpr.samplers.proposals import Drawn, Held
 from prpr.samplers.settings import Cost, Mh
 
 Array = jax.Array
 
 _START, _NOISE, _AGAIN = 2**30, 2**30 + 1, 2**30 + 2  # keys; the batches of chains count from 0
-
-
-class Held(NamedTuple):
-    """Held-out real items: images (M, ...) float32 in the model's range, labels (M,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 class _Chains(NamedTuple):
@@ -58,14 +51,6 @@ def _advance(
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _at(system: train.System, state: train.TrainState, x: Array, y: Array, noise: Array) -> Array:
-    """log r̂ (N,) at data x (N, ...), with noise in (0, 1) between values on a grid."""
-    if system.levels:
-        x = x + 2.0 / (system.levels - 1) * (noise - 0.5)
-    return train.log_ratio(system, state, x, y)
-
-
 def mh(
     system: train.System,
     state: train.TrainState,
@@ -88,7 +73,15 @@ def mh(
             "the sampler mh starts its chains at held-out real items, and there are none: give "
             "some, or take reject:budget=4"
         )
-    real = _of_data(system, state, held, jax.random.fold_in(key, _NOISE), batch)
+    k_noise = jax.random.fold_in(key, _NOISE)
+    real = proposals.log_ratios_of_data(
+        system,
+        state,
+        lambda rows: (held.images[rows], held.labels[rows]),
+        len(held.images),
+        k_noise,
+        batch,
+    ).astype(np.float32)
     u = np.asarray(jax.random.uniform(jax.random.fold_in(key, _START), (len(labels),)))
     begin = real[of_same_class(held.labels, labels, u)]
     z, moved = _run(system, state, labels, key, settings.steps, batch, begin)
@@ -112,17 +105,6 @@ def of_same_class(known: np.ndarray, labels: np.ndarray, u: np.ndarray) -> np.nd
     count = np.searchsorted(known[order], labels, side="right") - low
     low, count = np.where(count, low, 0), np.where(count, count, len(known))
     return order[low + np.minimum((u * count).astype(int), count - 1)]
-
-
-def _of_data(
-    system: train.System, state: train.TrainState, held: Held, key: Array, batch: int
-) -> np.ndarray:
-    found = np.empty(len(held.images), np.float32)
-    for i, (rows, count) in enumerate(proposals.batches(len(found), batch)):
-        x, y = jnp.asarray(held.images[rows]), jnp.asarray(held.labels[rows], jnp.int32)
-        noise = jax.random.uniform(jax.random.fold_in(key, i), x.shape)
-        found[rows[:count]] = np.asarray(_at(system, state, x, y, noise))[:count]
-    return proposals.checked(found, "held-out items").astype(np.float32)
 
 
 def _run(

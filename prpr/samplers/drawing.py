@@ -8,8 +8,7 @@ import numpy as np
 from prpr import sampling, train
 from prpr.errors import ConfigError
 from prpr.samplers import chains, langevin, proposals, rejection
-from prpr.samplers.chains import Held
-from prpr.samplers.proposals import Drawn
+from prpr.samplers.proposals import Drawn, Held
 from prpr.samplers.settings import (
     Cost,
     Ddls,

@@ -1,7 +1,7 @@
 """What the samplers have in common: a batch of proposals with log r̂, padding, and checks."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,6 +13,13 @@ from prpr.errors import DataError
 from prpr.samplers.settings import Cost
 
 Array = jax.Array
+
+
+class Held(NamedTuple):
+    """Held-out real items: images (M, ...) float32 in the model's range, labels (M,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
 
 
 class Drawn(NamedTuple):
@@ -72,6 +79,38 @@ def log_ratios(
         _, log_r, _ = propose(system, state, jax.random.fold_in(key, i), jnp.asarray(y[rows]))
         found[rows[:count]] = checked(np.asarray(log_r)[:count])
     return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _at(system: train.System, state: train.TrainState, x: Array, y: Array, noise: Array) -> Array:
+    """log r̂ (N,) at data x (N, ...), with noise in (0, 1) between values on a grid."""
+    if system.levels:
+        x = x + 2.0 / (system.levels - 1) * (noise - 0.5)
+    return train.log_ratio(system, state, x, y)
+
+
+def log_ratios_of_data(
+    system: train.System,
+    state: train.TrainState,
+    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    n: int,
+    key: Array,
+    batch: int,
+) -> np.ndarray:
+    """log r̂ (n,) float64 at real items.
+
+    Args:
+      read: rows (k,) -> their images (k, ...) float32 and labels (k,); a batch at a time.
+      n: how many there are.
+      key: of the noise between values on a grid.
+    """
+    found = np.empty(n)
+    for i, (rows, count) in enumerate(batches(n, batch)):
+        images, labels = read(rows)
+        x, y = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+        noise = jax.random.uniform(jax.random.fold_in(key, i), x.shape)
+        found[rows[:count]] = np.asarray(_at(system, state, x, y, noise))[:count]
+    return checked(found, "held-out items")
 
 
 def normalisation(system: train.System, log_r: np.ndarray) -> str:
