@@ -115,7 +115,7 @@ def test_what_is_measured_covers_the_defaults():
     for lam in predict.LAMS:
         found = experience.guess(experience.MEASURED, lam, 0.95)
         assert found is not None
-        assert found[0].runs >= 5
+        assert found[0].runs >= 4
 
 
 # ---- options and advice -----------------------------------------------------------------

@@ -91,7 +91,7 @@ class Prediction(NamedTuple):
         """D_λ = min(1, λ) − α(λ): the estimate, its low and high ends, and what it surely is."""
         top, f = np.minimum(1.0, self.frontier.lam), self.frontier
         assert f.upper is not None  # a critic's scores are held out
-        return top - f.alpha, np.maximum(0, top - f.high), top - f.low, top - f.upper
+        return top - f.alpha, np.maximum(0, top - f.high), top - f.low, np.maximum(0, top - f.upper)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -241,7 +241,9 @@ class Prediction(NamedTuple):
             text += f", holds with probability {one.probability:.2f}"
         text += ", measured)" if found.measured else ", a guess)"
         if one.sure is not None:
-            text += f"; promised: {one.sure.name}"
+            sure = one.sure.to_json(self.about["level"])
+            values = ", ".join(f"{m} {table.number(sure[m]['value'])}" for m in METRICS)
+            text += f"; promised: {one.sure.name} ({values})"
         return text
 
 

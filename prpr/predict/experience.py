@@ -9,8 +9,10 @@ log λ between the values that were trained; n runs.
 A shift of logits keeps a share within (0, 1), and moves it less where less is left. This is a rule
 of thumb about runs like these, not a bound; one run has no interval but (0, 1).
 
-`MEASURED` was made by `python benchmarks/predictions.py` (its head says with which settings), which
-also prints how often the interval held a run when the others guessed it.
+`MEASURED` was made by `python benchmarks/predictions.py` (its head says with which settings). Each
+left out in turn and guessed from the other four: the interval held 22 of 24 precisions and 23 of 24
+recalls; mean |error| .016 and .089, against .019 and .100 of saying that nothing changes. So the
+interval can be believed, and the guess itself says little more than which way λ moves a metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -109,4 +111,49 @@ def guess(finished: Sequence[Finished], lam: float, level: float) -> tuple[Guess
     return Guess(float(mean[0]), float(half[0]), n), Guess(float(mean[1]), float(half[1]), n)
 
 
-MEASURED: tuple[Finished, ...] = ()
+MEASURED: tuple[Finished, ...] = (
+    Finished(
+        "digits",
+        {0.2: (-0.076, 1.609), 1.0: (0.147, 1.573), 5.0: (0.216, 1.301), 20.0: (0.468, 0.974)},
+    ),
+    Finished(
+        "ring8",
+        {
+            0.05: (-1.075, 1.756),
+            0.2: (-0.180, 1.126),
+            1.0: (0.128, 0.976),
+            5.0: (0.148, 1.111),
+            20.0: (0.678, 0.131),
+        },
+    ),
+    Finished(
+        "two_moons",
+        {
+            0.05: (-0.361, 1.413),
+            0.2: (0.220, 1.039),
+            1.0: (0.297, 0.976),
+            5.0: (0.451, 0.715),
+            20.0: (0.122, 0.023),
+        },
+    ),
+    Finished(
+        "grid25",
+        {
+            0.05: (0.724, -0.348),
+            0.2: (0.638, -0.358),
+            1.0: (0.540, -0.761),
+            5.0: (0.709, -0.398),
+            20.0: (0.703, -0.359),
+        },
+    ),
+    Finished(
+        "skewed",
+        {
+            0.05: (0.026, 0.204),
+            0.2: (0.069, 0.215),
+            1.0: (0.080, 0.078),
+            5.0: (0.174, -0.025),
+            20.0: (0.462, -1.919),
+        },
+    ),
+)
