@@ -214,6 +214,14 @@ KNOBS: dict[str, Any] = {
         "depth": Knob(
             2, _whole(1), "hidden layers (mlp), blocks at one size (biggan_deep), maps of a flow"
         ),
+        "dial": Knob(
+            "input",
+            _name("dial", lambda: ("input", "weights")),
+            "how λ enters a generator with config.dial: as an input, or in all its weights, which "
+            "are then linear in log λ",
+        ),
+        "dial_scale": Knob(0.1, _number(0, low_open=True), "of the weights that log λ turns"),
+        "dial_items": Knob(64, _whole(1), "items in a row that share a λ, with dial = 'weights'"),
         "fourier": Knob(
             0.0,
             _number(0),
@@ -428,6 +436,35 @@ def _check_dial(cfg: Config) -> None:
         raise ConfigError(
             f"config.dial = {tuple(cfg.dial)!r}: config.objective = {cfg.objective!r} reads no λ; "
             "set dial to (), or objective to 'envelope'."
+        )
+    if cfg.model.dial != "weights":
+        return
+    if cfg.model.name in models.FLOWS:
+        raise ConfigError(
+            f"config.model.dial = 'weights': {cfg.model.name} is a flow, which takes λ as an "
+            "input; set it to 'input'."
+        )
+    groups = -(-cfg.train.batch // cfg.train.accumulate // cfg.model.dial_items)
+    if cfg.train.batch % cfg.model.dial_items or not 2 <= groups <= 16:
+        raise ConfigError(
+            f"config.model.dial_items = {cfg.model.dial_items}: items that share a λ; a batch of "
+            f"{cfg.train.batch} in {cfg.train.accumulate} pieces must hold 2 to 16 such groups; "
+            f"{max(1, cfg.train.batch // cfg.train.accumulate // 4)} makes four."
+        )
+    if cfg.train.layout == "data":
+        raise ConfigError(
+            "config.model.dial = 'weights' with config.train.layout = 'data': batch norm would mix "
+            "the moments of several λ; set the layout to 'runs', or the dial to 'input'."
+        )
+    if cfg.model.name != "mlp" and not cfg.score.standing:
+        raise ConfigError(
+            "config.model.dial = 'weights' with config.score.standing = 0: the running moments are "
+            "those of all λ together; set it to 16, and each λ is scored with its own."
+        )
+    if cfg.generator.ortho:
+        raise ConfigError(
+            f"config.generator.ortho = {cfg.generator.ortho!r} with config.model.dial = 'weights': "
+            "what λ turns is no kernel of its own; set it to 0."
         )
 
 

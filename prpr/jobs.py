@@ -47,6 +47,8 @@ def settings(cfg: config.Config) -> dict[str, Any]:
     """
     read = objectives.get(cfg.objective).dials
     free = {f"train.{name}" for name in _FREE_TRAIN} | {f"data.{name}" for name in _FREE_DATA}
+    if not cfg.dial:
+        free |= {"model.dial", "model.dial_scale", "model.dial_items"}
     free |= {f"dials.{name}" for name in cfg.dials if name not in read} | {"model.remat"}
     return {
         knob: record.to_plain(value)

@@ -122,6 +122,7 @@ class System(NamedTuple):
     reference: bool = False
     levels: int = 0
     dial: tuple[float, float] | None = None
+    dial_items: int = 1
 
     @property
     def reads(self) -> int:
@@ -207,6 +208,8 @@ def grafted(fresh: Net, trained: Net) -> Net:
       fresh: of the system with a dial.
       trained: of the same network without one; all its leaves must be in `fresh`.
     """
+    if dial.is_woven(fresh.params) and not dial.is_woven(trained.params):
+        return Net(dial.woven(trained.params), trained.extra)
 
     def merge(new: Tree, old: Tree) -> Tree:
         if not isinstance(new, Mapping):
@@ -239,17 +242,21 @@ def turned(system: System, state: TrainState, lam: float | Array) -> tuple[Syste
     """
     lam = jnp.float32(lam)
 
-    def fixed(net: Net) -> Net:
+    def fixed(module: Any, net: Net) -> Net:
+        if isinstance(module, dial.Woven):
+            return Net(module.at(net.params, jnp.log(lam)), net.extra)
         return Net(net.params, {**net.extra, "dial": {"log_lam": jnp.log(lam)}})
 
-    generator, critic = (
-        cast(nn.Module, Turned(module)) for module in (system.generator, system.critic)
-    )
-    return system._replace(generator=generator, critic=critic, dial=None), state.replace(
-        critic=fixed(state.critic),
-        generator=fixed(state.generator),
-        ema=fixed(state.ema),
-        reference=None if state.reference is None else fixed(state.reference),
+    def standing(module: Any) -> nn.Module:
+        return module.module if isinstance(module, dial.Woven) else cast(nn.Module, Turned(module))
+
+    of, judge = system.generator, system.critic
+    still = system._replace(generator=standing(of), critic=standing(judge), dial=None)
+    return still, state.replace(
+        critic=fixed(judge, state.critic),
+        generator=fixed(of, state.generator),
+        ema=fixed(of, state.ema),
+        reference=None if state.reference is None else fixed(of, state.reference),
         dials={**state.dials, "lam": lam},
     )
 

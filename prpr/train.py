@@ -101,13 +101,22 @@ def _latents(system: System, key: Array, n: int) -> tuple[Array, Array]:
     z = jax.random.normal(k_z, (total, system.dim_z)).reshape(*shape, system.dim_z)
     y = jax.random.randint(k_y, (total,), 0, system.num_classes).reshape(shape)
     if system.dial is not None:
-        y = told(y, _log_lams(system.dial, jax.random.fold_in(k_y, 1), total).reshape(shape))
+        y = told(y, _log_lams(system, jax.random.fold_in(k_y, 1), total).reshape(shape))
     return z[:, device], y[:, device]
 
 
-def _log_lams(span: tuple[float, float], key: Array, n: int) -> Array:
-    """(n,) log λ for samples, even over the span, with a twelfth more at each of its ends."""
-    share = jax.random.uniform(key, (n,), minval=-_ENDS, maxval=1.0 + _ENDS)
+def _log_lams(system: System, key: Array, n: int) -> Array:
+    """(n,) log λ for samples, even over the span, with a twelfth more at each of its ends.
+
+    Where items share a λ there are few of them, so they are spread: one from each part of the span.
+    """
+    span, items = system.dial, system.dial_items
+    assert span is not None
+    groups = -(-n // items)
+    share = jax.random.uniform(key, (groups,))
+    if items > 1:
+        share = (jax.random.permutation(jax.random.fold_in(key, 1), groups) + share) / groups
+    share = jnp.repeat(share, items)[:n] * (1.0 + 2.0 * _ENDS) - _ENDS
     return span[0] + (span[1] - span[0]) * jnp.clip(share, 0.0, 1.0)
 
 

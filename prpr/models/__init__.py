@@ -5,11 +5,12 @@ Every generator is called (z (N, dim_z), y (N,), train=) -> x (N, ...), every cr
 that also know their density (`prpr.models.flows`); their dim_z is the size of an item.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 
 from prpr.errors import ConfigError, unknown_name
+from prpr.models.dial import Woven
 
 FLOWS = ("realnvp", "glow", "spline", "residual", "jet", "tarflow")
 NAMES = ("biggan", "biggan_deep", "mlp", *FLOWS)
@@ -51,20 +52,27 @@ def build(
             f"config.model.name = {name!r} makes {_DATA[name]}, and config.data.name = "
             f"{cfg.data.name!r} holds items of shape {shape}."
         )
+    woven = dial is not None and cfg.model.dial == "weights"
+    dials = None if woven else dial, dial
     if name == "mlp":
-        return _mlp(cfg.model, shape, num_classes, dial)
-    return _biggan(cfg.model, shape, num_classes, axis_name, dial)
+        generator, critic = _mlp(cfg.model, shape, num_classes, dials)
+    else:
+        generator, critic = _biggan(cfg.model, shape, num_classes, axis_name, dials)
+    if not woven or dial is None:
+        return generator, critic
+    m = cfg.model
+    return cast(nn.Module, Woven(generator, *dial, m.dial_scale, m.dial_items)), critic
 
 
 def _mlp(
-    m: Any, shape: tuple[int, ...], num_classes: int, dial: Span
+    m: Any, shape: tuple[int, ...], num_classes: int, dials: tuple[Span, Span]
 ) -> tuple[nn.Module, nn.Module]:
     from prpr.models import small
 
     if m.dtype != "float32":
         raise ConfigError(f"config.model.dtype = {m.dtype!r}: model mlp has float32 only.")
-    generator = small.Generator(shape[0], num_classes, m.dim_z, m.generator_ch, m.depth, dial)
-    return generator, _critic_of_points(m, num_classes, m.depth, dial)
+    generator = small.Generator(shape[0], num_classes, m.dim_z, m.generator_ch, m.depth, dials[0])
+    return generator, _critic_of_points(m, num_classes, m.depth, dials[1])
 
 
 def _critic_of_points(m: Any, num_classes: int, depth: int, dial: Span) -> nn.Module:
@@ -96,13 +104,18 @@ def _flow_critic(cfg: Any, shape: tuple[int, ...], num_classes: int, dial: Span)
 
 
 def _biggan(
-    m: Any, shape: tuple[int, ...], num_classes: int, axis_name: str | None, dial: Span
+    m: Any,
+    shape: tuple[int, ...],
+    num_classes: int,
+    axis_name: str | None,
+    dials: tuple[Span, Span],
 ) -> tuple[nn.Module, nn.Module]:
+    """`dials`: of the generator and of the critic."""
     from prpr.models import architecture, biggan
 
     deep = m.name == "biggan_deep"
     _check_conditions(m, deep)
-    if dial is not None and not m.shared_embedding:
+    if dials[0] is not None and not m.shared_embedding:
         raise ConfigError(
             "config.model.shared_embedding = False: tables by class cannot take λ; set it to True, "
             "or config.dial to ()."
@@ -125,9 +138,9 @@ def _biggan(
         shared_embedding=m.shared_embedding,
         output_ch=m.output_ch,
         style=_style(m, m.generator_spectral_norm, axis_name),
-        dial=dial,
+        dial=dials[0],
     )
-    return generator, _biggan_critic(m, shape, num_classes, axis_name, dial)
+    return generator, _biggan_critic(m, shape, num_classes, axis_name, dials[1])
 
 
 def _biggan_critic(
