@@ -139,8 +139,10 @@ def test_at_one_lam_an_update_is_that_of_a_model_without_a_dial(name):
 
 
 def test_lams_are_even_over_the_span_with_more_at_its_ends():
+    cfg = configured("mlp")
     span = (-1.0, 3.0)
-    drawn = np.asarray(train._log_lams(span, jax.random.key(0), 60_000))
+    system = systems_of(cfg, loaded(cfg))[1]._replace(dial=span)
+    drawn = np.asarray(train._log_lams(system, jax.random.key(0), 60_000))
     assert drawn.min() == span[0]
     assert drawn.max() == span[1]
     for end in span:
@@ -179,6 +181,107 @@ def test_a_dial_that_stands_is_a_model_without_one(monkeypatch):
         drawn.append(found)
     assert sampling.draw._cache_size() == traces + 1  # one compilation for every λ
     assert np.abs(drawn[0] - drawn[2]).max() > 1e-3
+
+
+def test_items_that_share_a_lam_are_in_a_row_and_spread_over_the_span():
+    cfg = configured("mlp", dial="weights", dial_items=8)
+    system = systems_of(cfg, loaded(cfg))[1]._replace(dial=(-1.0, 3.0))
+    drawn = []
+    for seed in range(300):
+        found = np.asarray(train._log_lams(system, jax.random.key(seed), 36)).tolist()
+        groups = [found[at : at + 8] for at in range(0, 36, 8)]
+        assert all(len(set(group)) == 1 for group in groups)
+        drawn.append([group[0] for group in groups])
+    # One from each fifth of the span, in an order of its own.
+    parts = np.clip((np.array(drawn) + 1.4) / 4.8 * 5, 0, 4.999).astype(int)
+    assert (np.sort(parts, axis=1) == np.arange(5)).all()
+    assert np.ptp(parts.mean(axis=0)) < 0.5
+
+
+@pytest.mark.parametrize("name", ["mlp", "biggan"])
+def test_woven_weights_are_a_network_at_each_lam(name):
+    """Grafted: the base's at every λ. Moved: group by group the plain network at θ + s u θ'."""
+    cfg = configured(name, dial="weights", dial_items=4, dial_scale=0.5)
+    dataset = loaded(cfg)
+    plain, woven = systems_of(cfg, dataset)
+    assert woven.dial_items == 4
+    old, new = states_of(cfg, plain, woven, dataset)
+    rng = np.random.default_rng(1)
+    z = jnp.asarray(rng.standard_normal((10, plain.dim_z)), jnp.float32)
+    y = jnp.asarray(dataset.labels[:10], jnp.int32)
+    lams = np.repeat([0.05, 1.0, 7.0], 4)[:10].astype(np.float32)
+    told = dial.told(y, jnp.log(lams))
+    np.testing.assert_array_equal(
+        train.apply_frozen(woven.generator, new.generator, z, told),
+        jnp.concatenate(
+            [
+                train.apply_frozen(plain.generator, old.generator, z[s], y[s])
+                for s in (slice(0, 4), slice(4, 8), slice(8, 10))
+            ]
+        ),
+    )
+    slope = jax.tree.map(
+        lambda leaf: jnp.asarray(0.2 * rng.standard_normal(leaf.shape), leaf.dtype),
+        new.generator.params["slope"],
+    )
+    params = {**new.generator.params, "slope": slope}
+    net = train.Net(params, new.generator.extra)
+    out, extra = train.apply_training(woven.generator, params, net.extra, z, told)
+    moved = []
+    for s, lam in ((slice(0, 4), 0.05), (slice(4, 8), 1.0), (slice(8, 10), 7.0)):
+        u = 2 * np.log(lam / 0.05) / np.log(20 / 0.05) - 1
+        own = jax.tree.map(lambda a, b, u=u: a + 0.5 * u * b, params["middle"], slope)
+        one, changed = train.apply_training(plain.generator, own, net.extra, z[s], y[s])
+        np.testing.assert_allclose(out[s], one, atol=2e-5)
+        moved.append(changed)
+        # The dial that stands is that network.
+        system, state = train.turned(woven, new.replace(generator=net, ema=net), lam)
+        assert system.generator is woven.generator.module
+        np.testing.assert_allclose(
+            train.apply_frozen(system.generator, state.ema, z[s], y[s]),
+            train.apply_frozen(plain.generator, train.Net(own, net.extra), z[s], y[s]),
+            atol=2e-5,
+        )
+    mean = jax.tree.map(lambda *each: np.mean(each, axis=0), *moved)
+    assert bool(jax.tree.leaves(extra)) == (name == "biggan")  # batch norm's moments
+    for one, two in zip(jax.tree.leaves(extra), jax.tree.leaves(mean), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    # Both halves learn.
+    after, _ = jax.jit(lambda state: train.generator_update(woven, state, 16))(new)
+    for half in ("middle", "slope"):
+        before, now = (jax.tree.leaves(s.generator.params[half]) for s in (new, after))
+        assert any(np.abs(a - b).max() > 1e-5 for a, b in zip(before, now, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"dial_items": 3}, r"dial_items = 3: .*2 to 16 such groups; 4 makes four"),
+        ({"dial_items": 16}, "2 to 16 such groups"),
+        ({"name": "realnvp"}, "realnvp is a flow, which takes λ as an input"),
+        ({"name": "biggan"}, r"score\.standing = 0"),
+        ({"dial": "wheel"}, "wheel"),
+        ({"dial_scale": 0.0}, "dial_scale"),
+    ],
+)
+def test_woven_weights_that_cannot_be_are_refused(knobs, message):
+    cfg = configured("mlp", dial="weights", dial_items=4)
+    cfg.dial, cfg.lams = SPAN, (0.2, 5.0)
+    config.validate(cfg)
+    for knob, value in knobs.items():
+        cfg.model[knob] = value
+    with pytest.raises(ConfigError, match=message):
+        config.validate(cfg)
+
+
+def test_woven_weights_share_no_batch_over_devices_and_no_ortho():
+    cfg = configured("mlp", dial="weights", dial_items=4)
+    cfg.dial, cfg.train.layout = SPAN, "data"
+    with pytest.raises(ConfigError, match="set the layout to 'runs'"):
+        config.validate(cfg)
+    cfg.train.layout, cfg.generator.ortho = "runs", 1e-4
+    with pytest.raises(ConfigError, match="ortho"):
+        config.validate(cfg)
 
 
 @pytest.mark.parametrize(

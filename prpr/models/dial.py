@@ -108,12 +108,12 @@ class Woven:
             some = slice(first, min(first + self.items, n))
             own = {**rest, "params": self.at(variables["params"], log_lam[first])}
             out = self.module.apply(own, x[some], classes[some], mutable=mutable, **how)
-            if mutable:
+            if mutable is not False:  # an empty list, too, makes Flax return both
                 out, changed = out
                 moved.append(changed)
             outs.append(out)
         whole = jnp.concatenate(outs)
-        if not mutable:
+        if mutable is False:
             return whole
         return whole, jax.tree.map(lambda *each: sum(each) / len(each), *moved)
 
