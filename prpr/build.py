@@ -215,7 +215,7 @@ def system(
         reference=exact or route == "implicit",
         levels=dataset.levels if density else 0,
         dial=span,
-        dial_items=cfg.model.dial_items if span and cfg.model.dial == "weights" else 1,
+        dial_items=models.dial_items(cfg),
     )
 
 

@@ -221,7 +221,9 @@ KNOBS: dict[str, Any] = {
             "are then linear in log λ",
         ),
         "dial_scale": Knob(0.1, _number(0, low_open=True), "of the weights that log λ turns"),
-        "dial_items": Knob(64, _whole(1), "items in a row that share a λ, with dial = 'weights'"),
+        "dial_items": Knob(
+            0, _whole(0), "items in a row that share a λ, with dial = 'weights'; 0: a quarter"
+        ),
         "fourier": Knob(
             0.0,
             _number(0),
@@ -444,12 +446,12 @@ def _check_dial(cfg: Config) -> None:
             f"config.model.dial = 'weights': {cfg.model.name} is a flow, which takes λ as an "
             "input; set it to 'input'."
         )
-    groups = -(-cfg.train.batch // cfg.train.accumulate // cfg.model.dial_items)
-    if cfg.train.batch % cfg.model.dial_items or not 2 <= groups <= 16:
+    piece, items = cfg.train.batch // cfg.train.accumulate, models.dial_items(cfg)
+    if piece % items or not 2 <= piece // items <= 16:
         raise ConfigError(
-            f"config.model.dial_items = {cfg.model.dial_items}: items that share a λ; a batch of "
-            f"{cfg.train.batch} in {cfg.train.accumulate} pieces must hold 2 to 16 such groups; "
-            f"{max(1, cfg.train.batch // cfg.train.accumulate // 4)} makes four."
+            f"config.model.dial_items = {cfg.model.dial_items}: items that share a λ; a piece of "
+            f"{piece} (config.train.batch / accumulate) must hold 2 to 16 such groups, all alike; "
+            "0 makes four."
         )
     if cfg.train.layout == "data":
         raise ConfigError(

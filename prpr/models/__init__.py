@@ -60,8 +60,15 @@ def build(
         generator, critic = _biggan(cfg.model, shape, num_classes, axis_name, dials)
     if not woven or dial is None:
         return generator, critic
-    m = cfg.model
-    return cast(nn.Module, Woven(generator, *dial, m.dial_scale, m.dial_items)), critic
+    made = Woven(generator, *dial, cfg.model.dial_scale, dial_items(cfg))
+    return cast(nn.Module, made), critic
+
+
+def dial_items(cfg: Any) -> int:
+    """How many items of a batch in a row share a λ, in a model for every λ."""
+    if cfg.model.dial == "input":
+        return 1
+    return cfg.model.dial_items or max(1, cfg.train.batch // cfg.train.accumulate // 4)
 
 
 def _mlp(
