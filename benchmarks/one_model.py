@@ -1,13 +1,14 @@
 """One model for every λ against separate ones: finished workdirs of finetune_biggan.py, compared.
 
-    D="--config=configs/digits.py --config.seeds=0,1,2 --config.control=False"
-    python experiments/train_gan.py --config=configs/digits.py:base --config.seeds=0,1,2 --workdir=runs/base
-    python experiments/finetune_biggan.py $D --config.base.path=runs/base --workdir=runs/separate
-    python experiments/finetune_biggan.py $D --config.base.path=runs/base --workdir=runs/full \
-        --config.train.batch=256 --config.base.batch=64
-    python experiments/finetune_biggan.py $D --config.base.path=runs/base --workdir=runs/one \
-        --config.train.batch=256 --config.base.batch=64 --config.dial=0.2,20 \
-        --config.model.dial=weights --config.score.standing=16
+    S="--config.seeds=0,1,2"
+    D="--config=configs/digits.py $S --config.control=False --config.base.path=runs/base"
+    python experiments/train_gan.py --config=configs/digits.py:base $S --workdir=runs/base
+    python experiments/finetune_biggan.py $D --workdir=runs/separate
+    python experiments/finetune_biggan.py $D --workdir=runs/full --config.train.batch=256 \
+        --config.base.batch=64
+    python experiments/finetune_biggan.py $D --workdir=runs/one --config.train.batch=256 \
+        --config.base.batch=64 --config.dial=0.2,20 --config.model.dial=weights \
+        --config.score.standing=16
     python benchmarks/one_model.py runs/one runs/separate runs/full
 
 Four λ: the separate ones share the compute of the one model (a quarter of its batch each), and
@@ -50,9 +51,8 @@ def main() -> None:
         for i, lam in enumerate(lams):
             mean = table[:, i].mean(axis=0)
             sd = table[:, i].std(axis=0, ddof=1) if len(table) > 1 else np.full(2, np.nan)
-            print(
-                f"  λ = {lam:<6g} precision {mean[0]:.3f} ± {sd[0]:.3f}  recall {mean[1]:.3f} ± {sd[1]:.3f}"
-            )
+            both = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, sd, strict=True)]
+            print(f"  λ = {lam:<6g} precision {both[0]}  recall {both[1]}")
         for k, name in enumerate(("precision", "recall")):
             each = [float(spearmanr(lams, one[:, k]).statistic) for one in table]
             print(f"  Spearman of λ with {name}: {', '.join(f'{r:+.2f}' for r in each)}")
@@ -62,9 +62,8 @@ def main() -> None:
     for other in others:
         ratio = volumes[first] / volumes[other]
         each = ", ".join(f"{r:.3f}" for r in ratio)
-        print(
-            f"hypervolume of {Path(first).name} over {Path(other).name}: {ratio.mean():.3f} ({each})"
-        )
+        names = f"{Path(first).name} over {Path(other).name}"
+        print(f"hypervolume of {names}: {ratio.mean():.3f} ({each})")
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def control(
     }
     measure = measures[folder]
     for of, other in measures.items():
-        check_same(_flat(other.settings), _flat(measure.settings), of)
+        check_same(_comparable(other.settings), _comparable(measure.settings), of)
     kept = _kept({job: of for of, job in jobs}, folder, measure.settings)
     top = _kept_ceiling(folder, measure.settings)
     if ceiling and top is None:
@@ -302,13 +302,11 @@ def _turned(text: str) -> Path:
     return folder
 
 
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a measurement, {dotted name: value}."""
-    out: dict[str, Any] = {}
-    for name, value in settings.items():
-        nested = isinstance(value, dict)
-        out |= {f"{name}.{key}": of for key, of in value.items()} if nested else {name: value}
-    return out
+def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+    """What two models must share for one table, {dotted name: value}: not how each is drawn."""
+    out = {name: of for name, of in settings.items() if name not in ("score", "data")}
+    data = {f"data.{name}": of for name, of in settings["data"].items()}
+    return {**out, **data, "score.split": settings["score"]["split"]}
 
 
 def _kept(
