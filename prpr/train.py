@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prpr import objectives, ratio, regularizers
+from prpr import health, objectives, ratio, regularizers
 from prpr.models.dial import heard, told
 from prpr.systems import (
     Array,
@@ -78,6 +78,7 @@ __all__ = [
 ]
 
 _DIAGNOSE = 2**20  # place of the diagnosis among a step's updates, out of their way
+_COARSE = 8
 _NOISE = 2**19  # likewise of the noise between the data's values
 _ENDS = 0.1  # of a dial's span, by which λ are drawn beyond each end and then held there
 
@@ -497,8 +498,10 @@ def held_out(system: System, state: TrainState, batch: Batch) -> dict[str, Array
         this device's part.
 
     Returns:
-      {"data": (M,), "samples": (M,)}, of all devices together; of a generator that has a density
-      also {"log_likelihood": (M,)} of the data, and that alone where there is no ratio.
+      {"data": (M,), "samples": (M,)} log-ratios, {"data_seen", "samples_seen"} (M, D) features that
+      do not change (`prpr.health` compares them), {"generator_norm", "critic_norm"} (devices,), of
+      all devices together; of a generator that has a density also {"log_likelihood": (M,)} of the
+      data, and that alone where there is no ratio.
     """
     whole, key = system._replace(accumulate=1), _key(state, _DIAGNOSE + batch["index"])
     image, found = to_float(batch["image"]), {}
@@ -525,7 +528,20 @@ def _held_out_ratio(
     return {
         "data": log_ratio(system, state, image, _told_as(system, label, y[0])),
         "samples": log_ratio(system, state, fake, y[0]),
+        "data_seen": _seen(image),
+        "samples_seen": _seen(fake),
+        "generator_norm": health.norm(state.generator.params)[None],
+        "critic_norm": health.norm(state.critic.params)[None],
     }
+
+
+def _seen(x: Array) -> Array:
+    """Features that no training moves, (N, D): points as they are, images by means of 8 x 8."""
+    if x.ndim == 4 and x.shape[1] % _COARSE == 0 and x.shape[2] % _COARSE == 0:
+        n, height, width, channels = x.shape
+        shape = (n, _COARSE, height // _COARSE, _COARSE, width // _COARSE, channels)
+        x = x.reshape(shape).mean((2, 4))
+    return x.reshape(x.shape[0], -1)
 
 
 def diagnose(log_r_real: Array, log_r_fake: Array, lam: Array | float) -> Scalars:

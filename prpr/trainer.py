@@ -21,6 +21,7 @@ from prpr import (
     checkpoint,
     config,
     data,
+    health,
     parallel,
     preempt,
     processes,
@@ -32,6 +33,8 @@ from prpr.errors import CheckpointError, Preempted, PrprError
 from prpr.jobs import Job, check_same, settings
 from prpr.models.flows import bits_per_dim
 
+_FEW = 16  # held-out items, of which neighbours say nothing
+_OF_RATIO = ("heldout_", "moved_share", "normalisation", "log_r_")
 _INTERVALS = ("log_every", "diagnose_every", "checkpoint_every")
 
 
@@ -85,6 +88,7 @@ class Trainer:
             lambda state, batch: train.held_out(self.system, state, batch)
         )
         self._diagnose = jax.jit(train.diagnose)
+        self._health = jax.jit(_health)
 
     # ---- states ------------------------------------------------------------------------
 
@@ -166,12 +170,13 @@ class Trainer:
         step = checkpoint.best(folder)
         return None if step is None else checkpoint.restore(folder, self.like(), step)[0].ema
 
-    def _restored(self, job: Job) -> tuple[train.TrainState, float] | None:
+    def _restored(self, job: Job) -> "_Underway | None":
         folder = self.folder(job)
         if checkpoint.latest(folder) is None:
             return None
         state, meta = checkpoint.restore(folder, self.like())
-        return jax.device_get(state), float(meta.get("seconds", 0.0))
+        watch = health.Watch.from_state(meta.get("watch", {}))
+        return _Underway(job, jax.device_get(state), float(meta.get("seconds", 0.0)), watch)
 
     # ---- training ----------------------------------------------------------------------
 
@@ -195,18 +200,23 @@ class Trainer:
           PrprError: a run whose parameters are no longer finite; its last checkpoint stays.
         """
         self._bases = bases or {}
-        found = [(job, self._restored(job)) for job in jobs]
-        states = [(job, *(got or (begin(job), 0.0))) for job, got in found]
+        states = [
+            self._restored(job) or _Underway(job, begin(job), 0.0, health.Watch()) for job in jobs
+        ]
         # Processes that see several file systems would go on from several steps.
-        processes.agree({f"step of {job.run}": int(s.step) for job, s, _ in states})
-        for job, state, _ in states:
-            rec.rewind(int(state.step), job.run)
-        done = {job.run: Trained(job, s, t) for job, s, t in states if int(s.step) >= self.total}
+        processes.agree({f"step of {one.job.run}": int(one.state.step) for one in states})
+        for one in states:
+            rec.rewind(int(one.state.step), one.job.run)
+        done = {
+            one.job.run: Trained(one.job, one.state, one.seconds)
+            for one in states
+            if int(one.state.step) >= self.total
+        }
         # Runs at one step go side by side; a kill between two saves can leave them at several.
-        by_step: dict[int, list[tuple[Job, train.TrainState, float]]] = {}
-        for item in states:
-            if item[0].run not in done:
-                by_step.setdefault(int(item[1].step), []).append(item)
+        by_step: dict[int, list[_Underway]] = {}
+        for one in states:
+            if one.job.run not in done:
+                by_step.setdefault(int(one.state.step), []).append(one)
         todo = sum(len(items) * (self.total - at) for at, items in by_step.items())
         if todo:
             names = ", ".join(dict.fromkeys(job.name for job in jobs))
@@ -260,15 +270,16 @@ class Trainer:
 
     def _together(
         self,
-        items: Sequence[tuple[Job, train.TrainState, float]],
+        items: "Sequence[_Underway]",
         at: int,
         rec: record.Record,
         bar: progress.Progress,
     ) -> list[Trained]:
         """Trains one group, a run a device (or one run on all), from step `at` to the end."""
-        jobs = [job for job, _, _ in items]
-        before = [seconds for _, _, seconds in items]
-        placed = self.fleet.place([state for _, state, _ in items])
+        jobs = [one.job for one in items]
+        before = [one.seconds for one in items]
+        placed = self.fleet.place([one.state for one in items])
+        watches = {one.job.run: one.watch for one in items}
         t, each, start, now = self.cfg.train, self.system.reads, time.monotonic(), at
         scores: list[float | None] = [None] * len(jobs)
         with contextlib.ExitStack() as stack:
@@ -281,7 +292,9 @@ class Trainer:
                 for job, saver, state, seconds, score in zip(
                     jobs, savers, self.fleet.copies(placed, len(jobs)), before, scores, strict=True
                 ):
-                    saver.save(now, state, self.meta(job, seconds + elapsed), score)
+                    watch = watches[job.run].state()
+                    about = {**self.meta(job, seconds + elapsed), "watch": watch}
+                    saver.save(now, state, about, score)
                 scores[:] = [None] * len(jobs)
 
             for step in range(at, self.total):
@@ -290,12 +303,16 @@ class Trainer:
                 now = step + 1
                 due = {name: now % t[name] == 0 or now == self.total for name in _INTERVALS}
                 if due["log_every"] or due["checkpoint_every"]:
-                    self.log(rec, jobs, now, self.fleet.fetch(scalars, len(jobs)))
+                    logged = self.fleet.fetch(scalars, len(jobs))
+                    self.log(rec, jobs, now, logged)
+                    for job, values in zip(jobs, logged, strict=True):
+                        self._watch(rec, watches[job.run], job, now, values)
                     rate = stream.images_per_second * jax.process_count()
                     bar.set({"images/s": rate, "waiting for data": stream.waiting})
                 if due["diagnose_every"]:
                     for i, values in enumerate(self.check_ratio(placed, jobs)):
                         rec.scalars(now, values, jobs[i].run)
+                        self._watch(rec, watches[jobs[i].run], jobs[i], now, values)
                         scores[i] = self._score(values)
                 if t.replica_check_every and now % t.replica_check_every == 0:
                     self._check_replicas(placed, now)
@@ -346,8 +363,20 @@ class Trainer:
                 values["heldout_bits_per_dim"] = bits_per_dim(mean, self.parts.train.shape)
         if "data" in found:
             ratio = self._diagnose(found["data"], found["samples"], jnp.float32(lam))
-            values |= jax.device_get(ratio)
+            tau = jnp.float32(self.cfg.dials.tau)
+            well = self._health(found, jnp.float32(lam), tau)
+            values |= jax.device_get({**ratio, **well})
         return values
+
+    def _watch(
+        self, rec: record.Record, watch: health.Watch, job: Job, now: int, values: train.Scalars
+    ) -> None:
+        """Says and records the alarms that a run's scalars make ring."""
+        if not self.system.critic_loss.identified:  # a ratio that means nothing alarms nobody
+            values = {k: v for k, v in values.items() if not k.startswith(_OF_RATIO)}
+        for alarm in watch.see(now, values):
+            rec.scalars(now, {"alarm": alarm.check, "severity": alarm.severity}, job.run)
+            processes.say(f"{job.run}, step {now}: {alarm.severity}: {alarm.text()}")
 
     def _score(self, values: train.Scalars) -> float | None:
         """How good a checkpoint is, for `train.keep_best`: α as far as the critic can be believed.
@@ -405,6 +434,34 @@ class Trainer:
             "settings": self.settings,
             "seconds": seconds,
         }
+
+
+class _Underway(NamedTuple):
+    """A run between two steps: its state, seconds so far, and what its watch remembers."""
+
+    job: Job
+    state: train.TrainState
+    seconds: float
+    watch: health.Watch
+
+
+def _health(found: Mapping[str, Any], lam: jax.Array, tau: jax.Array) -> train.Scalars:
+    """The scalars of `prpr.health` from what `train.held_out` gave of a run."""
+    values = {
+        "heldout_saturation": health.saturation(found["data"], found["samples"]),
+        "moved_share": health.moved_share(found["samples"], lam, tau),
+        "generator_norm": found["generator_norm"].mean(),
+        "critic_norm": found["critic_norm"].mean(),
+    }
+    if len(found["data_seen"]) <= _FEW:
+        return values
+    near = health.proxies(found["data_seen"], found["samples_seen"])
+    return {
+        **values,
+        "duplicates": health.duplicates(found["data_seen"], found["samples_seen"]),
+        "precision_proxy": near.precision,
+        "recall_proxy": near.recall,
+    }
 
 
 @contextlib.contextmanager

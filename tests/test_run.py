@@ -4,12 +4,16 @@ import json
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prpr import checkpoint, config, preempt, run
+from prpr import build, checkpoint, config, health, preempt, record, run
+from prpr import trainer as trainer_module
 from prpr.errors import ConfigError, Preempted, WorkdirError
 from prpr.evaluate import open_input
+from prpr.jobs import Job
+from prpr.metrics.prdc import prdc
 
 TOTAL = 6  # steps of a run
 
@@ -93,6 +97,79 @@ def test_the_best_checkpoint_is_scored_where_asked_for(cfg, tmp_path, monkeypatc
     last = run.train_base(cfg, tmp_path)
     assert (np.load(tmp_path / "samples" / "base-seed0.npz")["points"] != samples).any()
     assert last["rows"][0] == found["rows"][0]
+
+
+HEALTH = (
+    *("heldout_saturation", "moved_share", "duplicates", "precision_proxy", "recall_proxy"),
+    *("generator_norm", "critic_norm"),
+)
+
+
+def test_a_run_records_its_health_and_what_its_watch_remembers_is_saved(cfg, tmp_path, stop_at):
+    cfg.seeds, cfg.lams = (0,), (5.0,)
+    cfg.objective, cfg.critic.loss = "envelope", "logistic"
+    folder = "checkpoints", "lam_5-seed0"
+
+    def outcome(name):
+        rows = record.read_metrics(tmp_path / name)
+        watch = checkpoint.read_meta(tmp_path.joinpath(name, *folder))["watch"]
+        return [{k: v for k, v in row.items() if k != "time"} for row in rows], watch
+
+    run.train_base(cfg, tmp_path / "whole")
+    rows, watch = outcome("whole")
+    checks = [row for row in rows if "heldout_auc" in row]
+    assert [row["step"] for row in checks] == [2, 4, 6]
+    for row in checks:
+        assert set(HEALTH) <= set(row)
+        assert min(row[name] for name in HEALTH) >= 0
+        assert max(row[name] for name in HEALTH[:5]) <= 1
+    assert watch["starts"]["recall_proxy"] == [2, pytest.approx(checks[0]["recall_proxy"])]
+    # Points in the plane are their own features: the proxies are those of the metrics' own code.
+    x, y = (np.random.default_rng(i).normal(size=(100, 2)).astype(np.float32) for i in range(2))
+    found = {
+        "data": np.zeros(100),
+        "samples": np.zeros(100),
+        "data_seen": x,
+        "samples_seen": y,
+        "generator_norm": np.ones(1),
+        "critic_norm": np.ones(1),
+    }
+    well = trainer_module._health(
+        {k: jnp.asarray(v, jnp.float32) for k, v in found.items()}, 1.0, 1.0
+    )
+    exact = prdc(x, y, 3, 5)
+    assert float(well["precision_proxy"]) == pytest.approx(exact.precision)
+    assert float(well["recall_proxy"]) == pytest.approx(exact.recall)
+    assert float(well["moved_share"]) == 1
+    # Stopped between a check and a save, and gone on: the same records, the same memory.
+    stop_at(3)
+    with pytest.raises(Preempted):
+        run.train_base(cfg, tmp_path / "stopped")
+    stop_at(0)
+    run.train_base(cfg, tmp_path / "stopped")
+    assert outcome("stopped") == (rows, watch)
+
+
+def test_an_alarm_is_said_and_recorded_but_not_of_a_ratio_that_means_nothing(cfg, tmp_path, capsys):
+    job = Job("lam_5", 5.0, 0)
+    bad = {"duplicates": 1.0, "heldout_auc": 0.5, "heldout_loss": 0.6931, "moved_share": 0.0}
+    for loss, objective, rung in (
+        ("logistic", "envelope", {"collapsed", "blind", "nothing_moves"}),
+        ("hinge", "hinge", {"collapsed"}),
+    ):
+        own = cfg.copy_and_resolve_references()
+        own.critic.loss, own.objective = loss, objective
+        watch = health.Watch()
+        with preempt.Preemption() as stop, record.Record(tmp_path / loss, own) as rec:
+            made = run.Trainer(own, build.splits(own), tmp_path / loss, 1, stop)
+            for step in range(1, 9):
+                made._watch(rec, watch, job, step, bad)
+        told = record.read_metrics(tmp_path / loss)
+        assert {row["alarm"] for row in told} == rung
+        assert len(told) == len(rung)  # each once
+        said = capsys.readouterr()
+        assert (said.out + said.err).count("lam_5-seed0, step") == len(rung)
+        assert "fatal: collapsed" in said.out + said.err
 
 
 def scalars(**values):
