@@ -7,8 +7,7 @@
     python experiments/finetune_biggan.py $D --workdir=runs/full --config.train.batch=256 \
         --config.base.batch=64
     python experiments/finetune_biggan.py $D --workdir=runs/one --config.train.batch=256 \
-        --config.base.batch=64 --config.dial=0.2,20 --config.model.dial=weights \
-        --config.score.standing=16
+        --config.base.batch=64 --config.dial=0.2,20 --config.score.standing=16
     python benchmarks/one_model.py runs/one runs/separate runs/full
 
 Four λ: the separate ones share the compute of the one model (a quarter of its batch each), and

@@ -215,10 +215,10 @@ KNOBS: dict[str, Any] = {
             2, _whole(1), "hidden layers (mlp), blocks at one size (biggan_deep), maps of a flow"
         ),
         "dial": Knob(
-            "input",
-            _name("dial", lambda: ("input", "weights")),
-            "how λ enters a generator with config.dial: as an input, or in all its weights, which "
-            "are then linear in log λ",
+            "weights",
+            _name("dial", lambda: ("weights", "input")),
+            "how λ enters a generator with config.dial: in all its weights, which are then linear "
+            "in log λ, or as an input (flows)",
         ),
         "dial_scale": Knob(0.1, _number(0, low_open=True), "of the weights that log λ turns"),
         "dial_items": Knob(
@@ -548,7 +548,7 @@ def flow_of(cfg: Config) -> Config:
     out = cfg.copy_and_resolve_references()
     out.name = f"{cfg.name}_flow"
     out.base.loss, out.control_recipe = objectives.LIKELIHOOD, "base"
-    out.route, out.log_ratio = "balanced", "density"
+    out.route, out.log_ratio, out.model.dial = "balanced", "density", "input"
     out.generator.b1, out.generator.b2 = 0.9, 0.999
     out.critic.b1, out.critic.b2 = 0.0, 0.99
     return out

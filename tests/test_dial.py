@@ -27,7 +27,7 @@ def configured(name, **model):
     if name in ("realnvp", "glow"):
         cfg = config.flow_of(cfg)
         cfg.model.layers = 1
-    cfg.critic.steps = 1
+    cfg.critic.steps, cfg.model.dial = 1, "input"
     for knob, value in model.items():
         cfg.model[knob] = value
     return cfg

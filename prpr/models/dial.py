@@ -99,10 +99,15 @@ class Woven:
     def apply(
         self, variables: Mapping[str, Any], x: Array, y: Array, *, mutable: Any = False, **how: Any
     ) -> Any:
-        """As a Flax module's; what moves (moments) is the mean over the groups."""
+        """As a Flax module's; what moves (moments) is the mean over the groups.
+
+        Where y is classes alone it is the network at the middle of the range.
+        """
         classes, log_lam = heard(y)
-        assert log_lam is not None  # what has a dial is told λ
         rest = {name: tree for name, tree in variables.items() if name != "params"}
+        if log_lam is None:
+            own = {**rest, "params": variables["params"]["middle"]}
+            return self.module.apply(own, x, classes, mutable=mutable, **how)
         outs, moved, n = [], [], x.shape[0]
         for first in range(0, n, self.items):
             some = slice(first, min(first + self.items, n))
