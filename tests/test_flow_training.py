@@ -215,7 +215,8 @@ def test_held_out_checks_are_those_of_the_route():
         for route in ("likelihood", "implicit", "data", "balanced", "samples")
     }
     assert keys["likelihood"] == keys["implicit"] == {"log_likelihood"}
-    ratio_too = {"log_likelihood", "data", "samples"}
+    health = {"data_seen", "samples_seen", "generator_norm", "critic_norm"}
+    ratio_too = {"log_likelihood", "data", "samples"} | health
     assert keys["data"] == keys["balanced"] == keys["samples"] == ratio_too
 
 

@@ -95,7 +95,9 @@ def test_a_generator_alone_gets_a_critic_that_is_fitted_once_and_reused(call, tm
     # With another rule it goes on from there.
     code, out, err = call(FINETUNE, *options)
     assert code == 0, err
-    assert "has no critic: fitting one with the generator at rest" in out
+    assert (
+        "fitting a critic with the generator at rest, until its held-out calibration error" in out
+    )
     assert "base-seed0: critic fitted after" in out
     assert [row["name"] for row in summary(tmp_path / "run")["rows"]] == ["real", "base", "lam_1"]
     before = (tmp_path / "run" / "base" / "metrics.jsonl").read_bytes()
