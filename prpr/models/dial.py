@@ -33,6 +33,11 @@ def heard(y: Array) -> tuple[Array, Array | None]:
     return y[:, 0].astype(jnp.int32), y[:, 1]
 
 
+def _place(log_lam: Array, low: float, high: float) -> Array:
+    """u, log λ from −1 to 1 over the range."""
+    return (2 * log_lam - (low + high)) / max(high - low, 1e-6)
+
+
 class Dial(nn.Module):
     """log λ (N,) -> (N, features), zero at the start: a trained model that gets one stays the same.
 
@@ -53,7 +58,7 @@ class Dial(nn.Module):
 
     @nn.compact
     def __call__(self, log_lam: Array) -> Array:
-        u = (2 * log_lam - (self.low + self.high)) / max(self.high - self.low, 1e-6)
+        u = _place(log_lam, self.low, self.high)
         angle = u[:, None] * (jnp.pi / 2 * jnp.arange(1.0, self.frequencies + 1))[None]
         seen = jnp.concatenate([u[:, None], jnp.sin(angle), jnp.cos(angle)], axis=-1)
         hidden = jax.nn.silu(nn.Dense(self.width, name="hidden")(seen))
@@ -92,8 +97,7 @@ class Woven:
 
     def at(self, params: Mapping[str, Any], log_lam: Array) -> Any:
         """The network's own parameters at a λ, log_lam ()."""
-        u = (2 * log_lam - (self.low + self.high)) / max(self.high - self.low, 1e-6)
-        step = self.scale * u
+        step = self.scale * _place(log_lam, self.low, self.high)
         return jax.tree.map(lambda a, b: a + step * b, params["middle"], params["slope"])
 
     def apply(

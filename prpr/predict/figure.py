@@ -10,7 +10,7 @@ from prpr.predict.options import BOTH, LEAVE, REJECT, TRUNCATE, TUNE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from prpr.predict import Prediction
+    from prpr.predict.result import Prediction
 
 _LOOKS = {
     LEAVE: (plotting.BLACK, "s"),
@@ -29,9 +29,8 @@ def draw(found: "Prediction") -> "Figure":
     left.fill_between(f.lam, f.alpha / top, 1, color=plotting.GREEN, alpha=0.12, linewidth=0)
     left.fill_between(f.lam, f.low / top, f.high / top, color=plotting.BLUE, alpha=0.3, linewidth=0)
     left.plot(f.lam, f.alpha / top, color=plotting.BLUE, marker="o", markersize=3)
-    if f.upper is not None:
-        left.plot(f.lam, f.upper / top, color=plotting.GREY, linestyle=":", label="at most")
-        left.legend(loc="lower right")
+    left.plot(f.lam, found.upper / top, color=plotting.GREY, linestyle=":", label="at most")
+    left.legend(loc="lower right")
     left.set(
         xscale="log",
         ylim=(0, 1.02),
