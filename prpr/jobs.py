@@ -40,6 +40,11 @@ def dial_job(seed: int) -> Job:
     return Job(DIAL, None, seed)
 
 
+def base_home(cfg: config.Config, workdir: Path) -> Path:
+    """Where a fine-tune's base is, a workdir or converted weights; by default WORKDIR/base."""
+    return Path(cfg.base.path).expanduser() if cfg.base.path else workdir / "base"
+
+
 def settings(cfg: config.Config) -> dict[str, Any]:
     """The settings that decide what a run computes, as {dotted knob: value}.
 

@@ -35,7 +35,7 @@ from prpr import (
     weights,
 )
 from prpr.errors import ConfigError, Preempted
-from prpr.jobs import DIAL, Job, dial_job, fingerprint
+from prpr.jobs import DIAL, Job, base_home, dial_job, fingerprint
 from prpr.trainer import Trained, Trainer
 
 
@@ -141,7 +141,7 @@ def finetune(
     controls = [Job("control", None, seed) for seed in cfg.seeds if cfg.control]
     bases = [Job("base", None, seed) for seed in cfg.seeds]
     folder = Path(workdir).expanduser()
-    home = Path(cfg.base.path).expanduser() if cfg.base.path else folder / "base"
+    home = base_home(cfg, folder)
     config.check_base(cfg)
     with processes.session(cluster), preempt.Preemption() as stop:
         devices = _setup(cfg, folder, max(map(len, (jobs, controls, bases))))

@@ -46,7 +46,7 @@ from prpr.evaluate import arrays, conventions
 from prpr.evaluate.images import Array, Loaded
 from prpr.evaluate.inputs import Input
 from prpr.evaluate.notes import Notes
-from prpr.jobs import DIAL, Job, check_same, dial_job, settings
+from prpr.jobs import DIAL, Job, base_home, check_same, dial_job, settings
 from prpr.metrics import statistics
 from prpr.metrics.groups import FAKE
 from prpr.samplers import drawing
@@ -269,7 +269,7 @@ def _source(folder: Path, cfg: config.Config, job: Job, *, needed: bool = False)
         return _Source(config.control_of(cfg), where)
     if job.name != "base" or where.is_dir():  # experiments/train_gan.py's workdir has its base
         return _Source(cfg, where)
-    home = Path(cfg.base.path).expanduser() if cfg.base.path else folder / "base"
+    home = base_home(cfg, folder)
     if cfg.base.path and weights.is_weights(home):
         return _Source(cfg, home, converted=True)
     if not (home / "config.json").is_file():

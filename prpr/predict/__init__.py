@@ -24,6 +24,7 @@ from prpr.choosing.points import Reading
 from prpr.errors import ConfigError
 from prpr.evaluate import choose, command, control
 from prpr.evaluate.measure import METRICS
+from prpr.jobs import base_home
 from prpr.metrics import Options, checks, classifiers, curves, intervals
 from prpr.metrics.curves import Curve
 from prpr.metrics.family import Progress
@@ -133,7 +134,7 @@ def predict(
     prices = [costs.of(one, samples) for one in found]
     result = Prediction(
         about={
-            "generator": str(fit.home_of(cfg, folder)),
+            "generator": str(base_home(cfg, folder)),
             "seeds": [one.job.seed for one in fitted],
             "level": level,
             "samples": samples,

@@ -31,7 +31,7 @@ from prpr import (
     weights,
 )
 from prpr.errors import CheckpointError, ConfigError, Preempted
-from prpr.jobs import Job, fingerprint
+from prpr.jobs import Job, base_home, fingerprint
 from prpr.samplers import proposals
 from prpr.trainer import Trainer
 
@@ -64,11 +64,6 @@ class Fitted(NamedTuple):
     ratios: Ratios
     checks: dict[str, float]
     updates: int
-
-
-def home_of(cfg: config.Config, workdir: Path) -> Path:
-    """Where the frozen generator is."""
-    return Path(cfg.base.path).expanduser() if cfg.base.path else workdir / "base"
 
 
 def folder_of(workdir: Path, seed: int) -> Path:
@@ -127,7 +122,7 @@ def fit(
       WorkdirError: WORKDIR/predict holds critics that were fitted otherwise.
     """
     own = settings_of(cfg)
-    home = home_of(cfg, workdir)
+    home = base_home(cfg, workdir)
     if not (home / "config.json").is_file() and not weights.is_weights(home):
         raise CheckpointError(
             f"no frozen generator in {home}: name a base run's workdir or converted weights with "
