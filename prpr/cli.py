@@ -11,9 +11,9 @@
 
 What a user can get wrong ends with one line, "error: ...", on standard error and an exit
 code: 2 for what was asked for (flags, knobs, the config file), 1 for what was met on the way
-(data, checkpoints, the workdir), 75 after SIGTERM (all is saved), 130 after Ctrl-C. Notes
-that an error carries follow, a line each. Any other exception is a bug of this code and keeps
-its traceback.
+(data, checkpoints, the workdir), 3 if a run could not be kept healthy, 75 after SIGTERM (all
+is saved), 130 after Ctrl-C. Notes that an error carries follow, a line each. Any other
+exception is a bug of this code and keeps its traceback.
 
 On top of `ml_collections.config_flags`: tuples are written plainly (--config.lams=0.2,1,5)
 and keep the type of their elements; an unknown knob names the nearest one; the config file

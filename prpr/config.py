@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ml_collections import ConfigDict
 
-from prpr import data, encoders, models, objectives, ratio
+from prpr import data, encoders, health, models, objectives, ratio
 from prpr.errors import ConfigError, unknown_name
 from prpr.numerics import check_lam
 
@@ -23,6 +23,11 @@ Config: TypeAlias = Any
 
 DECAYS = ("constant", "linear", "late_linear", "cosine")
 ROUTES = ("samples", "data", "balanced", "implicit")
+_IGNORABLE = tuple(
+    check.name
+    for check in health.CHECKS
+    if check.severity == "fatal" and check.name != "not_finite"  # no step can mend that
+)
 # Knobs of config.model that not every model reads, and those that do.
 _TRANSFORMERS = ("jet", "tarflow")
 _READ_BY = {
@@ -314,6 +319,19 @@ KNOBS: dict[str, Any] = {
         ),
         "tensorboard": Knob(False, _flag, "also write TensorBoard scalars"),
         "devices": Knob(0, _whole(0), "devices to spread the runs over; 0: all"),
+    },
+    "recovery": {
+        "attempts": Knob(
+            3, _whole(0), "times that a run goes back to its last healthy checkpoint; then it ends"
+        ),
+        "rate": Knob(
+            0.5, _number(0, 1, low_open=True), "both learning rates are multiplied by it each time"
+        ),
+        "ignore": Knob(
+            (),
+            _tuple_of(_name("fatal alarm that may be ignored", lambda: _IGNORABLE)),
+            "fatal alarms that are only told",
+        ),
     },
     "base": {
         "path": Knob(

@@ -2,7 +2,8 @@
 
 `experiments/` turn them into one line on standard error and an exit code, without a
 traceback: 2 for `ConfigError` (what was asked for), 75 for `Preempted` (run it again), 1 for
-every other `PrprError` (what was met on the way).
+every other `PrprError` (what was met on the way), 3 for `GivenUp` (a run that could not be
+kept healthy).
 """
 
 import difflib
@@ -47,6 +48,16 @@ class Preempted(PrprError):
 
     def __init__(self, done: str):
         super().__init__(f"stopped by SIGTERM; {done}: the same command resumes there")
+
+
+class GivenUp(PrprError):
+    """A run was stopped after its last attempt, and all others are finished (`prpr.recovery`).
+
+    The same command stops there again at once, so that a scheduler that starts it anew wastes no
+    time on it.
+    """
+
+    exit_code = 3
 
 
 def notes(error: BaseException) -> list[str]:

@@ -114,7 +114,14 @@ def fit_critic(
             bar.update()
             score, checked = None, now % b.fit_every == 0 or now == b.fit_steps
             if checked:
-                trainer.log(rec, [job], now, trainer.fleet.fetch(scalars, 1))
+                (logged,) = trainer.fleet.fetch(scalars, 1)
+                rec.scalars(now, logged, job.run)
+                if not logged["finite"]:
+                    raise PrprError(
+                        f"{job.run}: the critic's parameters are no longer finite at update {now}. "
+                        f"The last whole checkpoint is kept in {folder}. In another --workdir, "
+                        "lower config.critic.lr or raise config.critic.r1."
+                    )
                 (values,) = trainer.check_ratio(placed, [job])
                 rec.scalars(now, values, job.run)
                 error = float(values["heldout_calibration_error"])

@@ -12,7 +12,7 @@ from prpr.errors import WorkdirError
 
 # Knobs that do not change what a run computes: they may differ when it is resumed. (layout and
 # remat change it by rounding only.)
-_FREE = ("name", "lams", "seeds", "control", "control_recipe", "score", "base")
+_FREE = ("name", "lams", "seeds", "control", "control_recipe", "score", "base", "recovery")
 _FREE_TRAIN = (
     *("log_every", "diagnose_every", "checkpoint_every", "diagnose_size", "replica_check_every"),
     *("keep", "keep_best", "tensorboard", "devices", "layout", "together"),

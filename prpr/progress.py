@@ -54,6 +54,13 @@ class Progress:
             text = f"{self._desc}: {self._done}/{self._total} ({10 * tenths} %), {speed:.3g}/s"
             print(text + self._scalars, file=self._file, flush=True)
 
+    def add(self, n: int) -> None:
+        """More steps to do than was thought, or fewer."""
+        self._total += n
+        if self._bar is not None:
+            self._bar.total = self._total
+            self._bar.refresh()
+
     def set(self, scalars: Mapping[str, Any]) -> None:
         """Shows these numbers from now on, for example losses."""
         text = ", ".join(f"{name} {float(value):.4g}" for name, value in scalars.items())

@@ -29,6 +29,7 @@ from prpr import (
     processes,
     progress,
     record,
+    recovery,
     report,
     score,
     train,
@@ -92,6 +93,7 @@ def train_base(
       The summary, as written to summary.json; empty in processes other than the first.
 
     Raises:
+      GivenUp: a run that could not be kept healthy, after all others are finished and scored.
       PrprError: see `build.check`, `Trainer.run`.
     """
     _check(cfg, cluster)
@@ -112,7 +114,9 @@ def _train_base(trainer: Trainer, jobs: Sequence[Job]) -> dict[str, Any]:
     trainer.check(jobs)
     with _record(folder, cfg) as rec:
         results = trainer.run(jobs, trainer.fresh, rec)
-        return _finish(cfg, folder, rec, [(trainer, item) for item in results])
+        summary = _finish(cfg, folder, rec, [(trainer, item) for item in results])
+    _check_given_up([trainer])
+    return summary
 
 
 def finetune(
@@ -134,6 +138,7 @@ def finetune(
 
     Raises:
       CheckpointError: a base that is missing, damaged, or of another shape.
+      GivenUp: a run that could not be kept healthy, after all others are finished and scored.
       PrprError: see `build.check`, `Trainer.run`.
     """
     _check(cfg, cluster)
@@ -175,7 +180,16 @@ def finetune(
             for trainer, group in tuned:
                 found = trainer.run(group, _from(trainer, loaded), rec, prints)
                 results += [(trainer, item) for item in found]
-            return _finish(cfg, folder, rec, results)
+            summary = _finish(cfg, folder, rec, results)
+        _check_given_up([trainer for trainer, _ in tuned])
+        return summary
+
+
+def _check_given_up(trainers: Sequence[Trainer]) -> None:
+    """Raises GivenUp if a run was; all others are finished and scored by now."""
+    given_up = {run: falls for one in trainers for run, falls in one.given_up.items()}
+    if given_up:
+        raise recovery.error(given_up)
 
 
 def _trained(
@@ -233,7 +247,7 @@ def _finish(
 
     Raises Preempted between two rows if an end is asked for: scores are quickly made again.
     """
-    if not processes.first():
+    if not processes.first() or not results:
         return {}
     start, stop = time.monotonic(), results[0][0].stop
     scorer = score.Scorer(cfg, results[0][0].parts, folder)

@@ -57,6 +57,8 @@ class TrainState(flax.struct.PyTreeNode):
       critic_opt, generator_opt: Optax states.
       log_norm: () moving estimate of log E_q[r̂], subtracted when normalising.
       reference: the generator as it was at step 0, where the system needs it.
+      rate: () factor of both networks' updates after a rollback (`prpr.recovery`); None is 1. It
+        is not in checkpoints, whose `meta` says it.
     """
 
     step: Array
@@ -69,6 +71,7 @@ class TrainState(flax.struct.PyTreeNode):
     generator_opt: optax.OptState
     log_norm: Array
     reference: Net | None = None
+    rate: Array | None = None
 
 
 class System(NamedTuple):

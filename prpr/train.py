@@ -245,7 +245,7 @@ def _critic_update(
         system, loss, state.critic.params, real, labels, noise, z, y
     )
     updates, opt = system.critic_tx.update(gradient, state.critic_opt, state.critic.params)
-    params = optax.apply_updates(state.critic.params, updates)
+    params = optax.apply_updates(state.critic.params, _slowed(state, updates))
     # A mean of E_q[r̂] over about 50 batches; in logs, since one r̂ may be e^80.
     batch_norm = _log_mean_exp(system, log_r_fake)
     log_norm = jnp.logaddexp(jnp.log(0.98) + state.log_norm, jnp.log(0.02) + batch_norm)
@@ -258,6 +258,10 @@ def _critic_update(
     }
     moved = state.replace(critic=Net(params, extra), critic_opt=opt, log_norm=log_norm)
     return moved, scalars
+
+
+def _slowed(state: TrainState, updates: Tree) -> Tree:
+    return updates if state.rate is None else jax.tree.map(lambda u: state.rate * u, updates)
 
 
 def _log_mean_exp(system: System, x: Array) -> Array:
@@ -388,7 +392,8 @@ def _generator_update(
 
     value, gradient, extra, kept = _gradient(system, loss, state.generator.params, *pieces)
     updates, opt = system.generator_tx.update(gradient, state.generator_opt, state.generator.params)
-    generator = Net(optax.apply_updates(state.generator.params, updates), extra)
+    params = optax.apply_updates(state.generator.params, _slowed(state, updates))
+    generator = Net(params, extra)
     decay = jnp.where(state.step < system.ema_start, 0.0, system.ema)
     ema = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, generator)
     scalars = {

@@ -26,13 +26,16 @@ from prpr import (
     preempt,
     processes,
     progress,
+    ratio,
     record,
+    recovery,
     train,
 )
 from prpr.errors import CheckpointError, Preempted, PrprError
 from prpr.jobs import Job, check_same, settings
 from prpr.models.flows import bits_per_dim
 
+_TRAINING = 2**10  # place of the checks on training data, behind those on held-out data
 _FEW = 16  # held-out items, of which neighbours say nothing
 _OF_RATIO = ("heldout_", "moved_share", "normalisation", "log_r_")
 _INTERVALS = ("log_every", "diagnose_every", "checkpoint_every")
@@ -46,6 +49,23 @@ class Trained(NamedTuple):
     seconds: float
 
 
+class _Underway(NamedTuple):
+    """A run between two steps: its state, seconds so far, what its watch remembers, its falls."""
+
+    job: Job
+    state: train.TrainState
+    seconds: float
+    watch: health.Watch
+    falls: tuple[recovery.Fall, ...] = ()
+
+
+class _Fallen(NamedTuple):
+    """A run that a fatal alarm ended; `alarms` are those of this attempt."""
+
+    run: _Underway
+    alarms: tuple[health.Alarm, ...]
+
+
 class Trainer:
     """Trains the jobs of one program (they differ in λ and seed only) to the end.
 
@@ -55,6 +75,9 @@ class Trainer:
       workdir: where checkpoints go.
       devices: from `parallel.setup`.
       stop: the command's.
+
+    Attributes:
+      given_up: {run: its falls} of the runs that `run` could not keep healthy.
     """
 
     def __init__(
@@ -71,8 +94,10 @@ class Trainer:
         self.total = cfg.train.warmup + cfg.train.steps
         self.parts = parts
         self.settings = {**settings(cfg), "data.size": parts.train.size}
-        self._batches: dict[int, data.Batches] = {}
+        self.given_up: dict[str, tuple[recovery.Fall, ...]] = {}
+        self._batches: dict[tuple[int, int], data.Batches] = {}
         self._bases: Mapping[int, int] = {}
+        self._checks = health.CHECKS
         # For what is not mapped: initial states, samples.
         self.alone = build.system(cfg, parts.train)
         example = build.example(self.alone, parts.train)
@@ -89,6 +114,8 @@ class Trainer:
         )
         self._diagnose = jax.jit(train.diagnose)
         self._health = jax.jit(_health)
+        self._auc = jax.jit(ratio.auc)
+        self._spectral = self.fleet.map(_spectral)
 
     # ---- states ------------------------------------------------------------------------
 
@@ -170,13 +197,17 @@ class Trainer:
         step = checkpoint.best(folder)
         return None if step is None else checkpoint.restore(folder, self.like(), step)[0].ema
 
-    def _restored(self, job: Job) -> "_Underway | None":
-        folder = self.folder(job)
+    def _begun(self, job: Job, begin: Callable[[Job], train.TrainState]) -> _Underway:
+        """A run at its newest checkpoint, or at step 0."""
+        folder, meta = self.folder(job), {}
+        falls = recovery.read(folder)
         if checkpoint.latest(folder) is None:
-            return None
-        state, meta = checkpoint.restore(folder, self.like())
-        watch = health.Watch.from_state(meta.get("watch", {}))
-        return _Underway(job, jax.device_get(state), float(meta.get("seconds", 0.0)), watch)
+            state = begin(job)
+        else:
+            state, meta = checkpoint.restore(folder, self.like())
+        state = jax.device_get(recovery.resumed(state, meta, falls))
+        watch = health.Watch.from_state(meta.get("watch", {}), self._checks)
+        return _Underway(job, state, float(meta.get("seconds", 0.0)), watch, falls)
 
     # ---- training ----------------------------------------------------------------------
 
@@ -187,7 +218,7 @@ class Trainer:
         rec: record.Record,
         bases: Mapping[int, int] | None = None,
     ) -> list[Trained]:
-        """Trains every job, resuming or reusing what is there.
+        """Trains every job, resuming or reusing what is there; a fatal alarm sends one back.
 
         Args:
           jobs: what to train.
@@ -195,42 +226,100 @@ class Trainer:
           rec: the open record.
           bases: seed -> fingerprint of what the runs start from, kept in their checkpoints.
 
+        Returns:
+          The finished runs, in the order of `jobs`; the others are in `given_up`.
+
         Raises:
           Preempted: the system asked for an end (SIGTERM); everything is saved.
-          PrprError: a run whose parameters are no longer finite; its last checkpoint stays.
         """
         self._bases = bases or {}
-        states = [
-            self._restored(job) or _Underway(job, begin(job), 0.0, health.Watch()) for job in jobs
-        ]
+        checks = recovery.checks(self.cfg.recovery.ignore, fine_tuned=bases is not None)
+        self._checks = checks
+        states = [self._begun(job, begin) for job in jobs]
         # Processes that see several file systems would go on from several steps.
-        processes.agree({f"step of {one.job.run}": int(one.state.step) for one in states})
+        at = {f"step of {one.job.run}": int(one.state.step) for one in states}
+        processes.agree({**at, **{f"falls of {one.job.run}": len(one.falls) for one in states}})
+        done: dict[str, Trained] = {}
+        waiting: list[_Underway] = []
         for one in states:
             rec.rewind(int(one.state.step), one.job.run)
-        done = {
-            one.job.run: Trained(one.job, one.state, one.seconds)
-            for one in states
-            if int(one.state.step) >= self.total
-        }
-        # Runs at one step go side by side; a kill between two saves can leave them at several.
-        by_step: dict[int, list[_Underway]] = {}
-        for one in states:
-            if one.job.run not in done:
-                by_step.setdefault(int(one.state.step), []).append(one)
-        todo = sum(len(items) * (self.total - at) for at, items in by_step.items())
-        if todo:
-            names = ", ".join(dict.fromkeys(job.name for job in jobs))
+            if int(one.state.step) >= self.total:
+                done[one.job.run] = Trained(one.job, one.state, one.seconds)
+            elif len(one.falls) > self.cfg.recovery.attempts:
+                self._give_up(one)
+            else:
+                waiting.append(one)
+        if waiting:
+            todo = sum(self.total - int(one.state.step) for one in waiting)
+            names = ", ".join(dict.fromkeys(one.job.name for one in waiting))
             with progress.Progress(todo, desc=f"train {names}") as bar, plain_errors():
-                for at in sorted(by_step):
-                    for i in range(0, len(by_step[at]), self.fleet.width):
-                        for trained in self._together(
-                            by_step[at][i : i + self.fleet.width], at, rec, bar
-                        ):
-                            done[trained.job.run] = trained
-        return [done[job.run] for job in jobs]
+                while waiting:
+                    groups = self._groups(waiting)
+                    outcomes = [one for group in groups for one in self._together(group, rec, bar)]
+                    waiting = []
+                    for one in outcomes:
+                        if isinstance(one, Trained):
+                            done[one.job.run] = one
+                        elif (again := self._fell(one, begin, rec)) is not None:
+                            bar.add(self.total - int(again.state.step))
+                            waiting.append(again)
+        return [done[job.run] for job in jobs if job.run in done]
+
+    def _groups(self, waiting: Sequence[_Underway]) -> list[list[_Underway]]:
+        """Runs that go side by side: of one step, since a kill between two saves can leave them
+        at several; and of one program, since after a fall a state has a rate."""
+        alike: dict[tuple[int, bool], list[_Underway]] = {}
+        for one in waiting:
+            key = (int(one.state.step), one.state.rate is not None)
+            alike.setdefault(key, []).append(one)
+        width = self.fleet.width
+        return [
+            items[i : i + width]
+            for _, items in sorted(alike.items())
+            for i in range(0, len(items), width)
+        ]
+
+    def _fell(
+        self, fallen: _Fallen, begin: Callable[[Job], train.TrainState], rec: record.Record
+    ) -> _Underway | None:
+        """A run at its last checkpoint, to be tried again; None if it is given up."""
+        one, folder = fallen.run, self.folder(fallen.run.job)
+        to = checkpoint.latest(folder) or 0
+        rate = self.cfg.recovery.rate ** (len(one.falls) + 1)
+        fall = recovery.Fall(fallen.alarms, to, rate)
+        falls = (*one.falls, fall)
+        if processes.first():
+            recovery.write(folder, falls)
+        processes.wait("fallen")  # the others read what the first has written
+        if len(falls) > self.cfg.recovery.attempts:
+            rec.scalars(fall.cause.step, {"given_up": fall.cause.check}, one.job.run)
+            return self._give_up(one._replace(falls=falls))
+        rec.rewind(to, one.job.run)
+        rec.scalars(to, fall.row(len(falls)), one.job.run)
+        processes.say(
+            f"{one.job.run}: back to step {to} after {fall.cause.check} at step "
+            f"{fall.cause.step}: other random numbers, rates x {rate:g}; attempt {len(falls)} of "
+            f"{self.cfg.recovery.attempts}."
+        )
+        return self._begun(one.job, begin)._replace(seconds=one.seconds)
+
+    def _give_up(self, one: _Underway) -> None:
+        self.given_up[one.job.run] = one.falls
+        folder = self.folder(one.job)
+        step, best = checkpoint.latest(folder), checkpoint.best(folder)
+        kept = f"its last healthy checkpoint, step {step}, is in {folder}"
+        if step is None:
+            kept = "it had no checkpoint yet (config.train.checkpoint_every)"
+        elif best is not None:
+            kept += f", and so is its best, step {best}"
+        processes.say(recovery.manual(one.job.run, one.falls, kept))
 
     def stream(
-        self, jobs: Sequence[Job], updates: range, place: Callable[[int], tuple[int, bool]]
+        self,
+        jobs: Sequence[Job],
+        updates: range,
+        place: Callable[[int], tuple[int, bool]],
+        attempts: Sequence[int] = (),
     ) -> data.Loader:
         """The batches of a group's critic updates, on the devices ahead of their use.
 
@@ -238,11 +327,15 @@ class Trainer:
           jobs: the group.
           updates: counted over all steps.
           place: update -> (its number within the step, whether it ends the step).
+          attempts: of each, how often it fell before; then its data come in another order.
         """
-        for job in jobs:
-            if job.seed not in self._batches:
-                self._batches[job.seed] = build.batches(self.cfg, self.parts.train, job.seed)
-        sources = [self._batches[job.seed] for job in jobs]
+        each = [(job.seed, n) for job, n in zip(jobs, attempts or [0] * len(jobs), strict=True)]
+        for seed, attempt in each:
+            if (seed, attempt) not in self._batches:
+                stream = seed + attempt * 2**32  # seeds of runs are smaller than that
+                made = build.batches(self.cfg, self.parts.train, stream)
+                self._batches[seed, attempt] = made
+        sources = [self._batches[key] for key in each]
         return build.stream(self.cfg, self.fleet, sources, updates, place)
 
     def _place(self, update: int) -> tuple[int, bool]:
@@ -269,51 +362,62 @@ class Trainer:
         return self._critic_update(placed, next(stream)[1])
 
     def _together(
-        self,
-        items: "Sequence[_Underway]",
-        at: int,
-        rec: record.Record,
-        bar: progress.Progress,
-    ) -> list[Trained]:
-        """Trains one group, a run a device (or one run on all), from step `at` to the end."""
-        jobs = [one.job for one in items]
-        before = [one.seconds for one in items]
+        self, items: Sequence[_Underway], rec: record.Record, bar: progress.Progress
+    ) -> list[Trained | _Fallen]:
+        """Trains one group, a run a device (or one run on all), from its step to the end.
+
+        One that falls is neither recorded nor saved any more; it goes along while the others do.
+        """
+        jobs, n = [one.job for one in items], len(items)
         placed = self.fleet.place([one.state for one in items])
-        watches = {one.job.run: one.watch for one in items}
-        t, each, start, now = self.cfg.train, self.system.reads, time.monotonic(), at
-        scores: list[float | None] = [None] * len(jobs)
+        t, each, start = self.cfg.train, self.system.reads, time.monotonic()
+        at = now = int(items[0].state.step)
+        alarms: list[list[health.Alarm]] = [[] for _ in items]
+        scores: list[float | None] = [None] * n
+
+        def well() -> list[int]:
+            return [i for i in range(n) if not any(a.severity == "fatal" for a in alarms[i])]
+
+        def hear(now: int, values: Sequence[train.Scalars]) -> None:
+            for i in well():
+                rec.scalars(now, values[i], jobs[i].run)
+                alarms[i] += self._watch(rec, items[i].watch, jobs[i], now, values[i])
+
+        def seconds(i: int) -> float:
+            return items[i].seconds + (time.monotonic() - start) / n
+
         with contextlib.ExitStack() as stack:
             updates = range(at * each, self.total * each)
-            stream = stack.enter_context(self.stream(jobs, updates, self._place))
+            attempts = [len(one.falls) for one in items]
+            stream = stack.enter_context(self.stream(jobs, updates, self._place, attempts))
             savers = [self.saver(job, stack) for job in jobs]
 
             def save(now: int) -> None:
-                elapsed = (time.monotonic() - start) / len(jobs)
-                for job, saver, state, seconds, score in zip(
-                    jobs, savers, self.fleet.copies(placed, len(jobs)), before, scores, strict=True
-                ):
-                    watch = watches[job.run].state()
-                    about = {**self.meta(job, seconds + elapsed), "watch": watch}
-                    saver.save(now, state, about, score)
-                scores[:] = [None] * len(jobs)
+                copies = self.fleet.copies(placed, n)
+                for i in well():
+                    # What a fatal check suspects is nothing to go back to.
+                    if not items[i].watch.healthy and now < self.total:
+                        continue
+                    about = {**self.meta(jobs[i], seconds(i)), **recovery.about(items[i].falls)}
+                    about["watch"] = items[i].watch.state()
+                    savers[i].save(now, copies[i].replace(rate=None), about, scores[i])
+                    scores[i] = None
 
+            if at == 0 and self._bases and t.warmup < t.diagnose_every:
+                hear(0, self.check_ratio(placed, jobs))  # what alarms compare with, before it moves
             for step in range(at, self.total):
                 placed, scalars = self._step(stream, placed, step)
-                bar.update(len(jobs))
+                bar.update(n)
                 now = step + 1
                 due = {name: now % t[name] == 0 or now == self.total for name in _INTERVALS}
                 if due["log_every"] or due["checkpoint_every"]:
-                    logged = self.fleet.fetch(scalars, len(jobs))
-                    self.log(rec, jobs, now, logged)
-                    for job, values in zip(jobs, logged, strict=True):
-                        self._watch(rec, watches[job.run], job, now, values)
+                    hear(now, self.fleet.fetch(scalars, n))
                     rate = stream.images_per_second * jax.process_count()
                     bar.set({"images/s": rate, "waiting for data": stream.waiting})
-                if due["diagnose_every"]:
-                    for i, values in enumerate(self.check_ratio(placed, jobs)):
-                        rec.scalars(now, values, jobs[i].run)
-                        self._watch(rec, watches[jobs[i].run], jobs[i], now, values)
-                        scores[i] = self._score(values)
+                if due["diagnose_every"] and well():
+                    checked = self.check_ratio(placed, jobs)
+                    hear(now, checked)
+                    scores = [self._score(values) for values in checked]
                 if t.replica_check_every and now % t.replica_check_every == 0:
                     self._check_replicas(placed, now)
                 if due["checkpoint_every"]:
@@ -322,36 +426,55 @@ class Trainer:
                     if not due["checkpoint_every"]:
                         save(now)
                     break
-            states = self.fleet.fetch(placed, len(jobs))
+                if not well():
+                    break
+            states = self.fleet.fetch(placed, n)
         processes.wait("saved")  # the others may read what the first has written
         if self.stop.requested:
             raise Preempted(f"saved at step {now} in {self.workdir}")
-        elapsed = (time.monotonic() - start) / len(jobs)
+        bar.add(-n * (self.total - now))  # steps that were not done
         return [
-            Trained(job, state, seconds + elapsed)
-            for job, state, seconds in zip(jobs, states, before, strict=True)
+            Trained(jobs[i], states[i].replace(rate=None), seconds(i))
+            if i in well()
+            else _Fallen(items[i]._replace(seconds=seconds(i)), tuple(alarms[i]))
+            for i in range(n)
         ]
 
     def check_ratio(self, placed: Any, jobs: Sequence[Job]) -> list[train.Scalars]:
         """Held-out checks of every run's log-ratio and density; see `train.diagnose`."""
-        valid = self.parts.valid
+        found = self._over(self.parts.valid, placed, jobs)
+        values = [
+            self._checked(whole, 1.0 if job.lam is None else job.lam)
+            for job, whole in zip(jobs, found, strict=True)
+        ]
+        if self.system.has_ratio:
+            seen = self._over(self.parts.train, placed, jobs, _TRAINING)
+            for one, whole in zip(values, seen, strict=True):
+                one["train_auc"] = jax.device_get(self._auc(whole["data"], whole["samples"]))
+        for one, norms in zip(
+            values, self.fleet.fetch(self._spectral(placed), len(jobs)), strict=True
+        ):
+            one |= norms
+        return values
+
+    def _over(
+        self, part: data.AnyDataset, placed: Any, jobs: Sequence[Job], first: int = 0
+    ) -> list[dict[str, np.ndarray]]:
+        """`train.held_out` of every run over items spread evenly over a part of the data."""
         share = self.fleet.share * (1 if self.fleet.axis_name is None else jax.process_count())
-        size = min(self.cfg.train.diagnose_size, valid.size)
+        size = min(self.cfg.train.diagnose_size, part.size)
         # In pieces as large as those of training: memory, and the batch norm that the critic sees.
         piece = min(self._n // self.system.accumulate * share, size // share * share)
-        rows = build.spread(valid.size, size // piece * piece)
+        rows = build.spread(part.size, size // piece * piece)
         found = []
-        for index, part in enumerate(np.split(rows, len(rows) // piece)):
-            batch = {**valid.read(self._own(part)), "index": np.int32(index)}
+        for index, some in enumerate(np.split(rows, len(rows) // piece)):
+            batch = {**part.read(self._own(some)), "index": np.int32(first + index)}
             log_r = self._held_out(placed, self.fleet.batch([batch] * len(jobs)))
             found.append(self.fleet.fetch(log_r, len(jobs)))
-        values = []
-        for i, job in enumerate(jobs):
-            whole = {
-                name: np.concatenate([piece[i][name] for piece in found]) for name in found[0][i]
-            }
-            values.append(self._checked(whole, 1.0 if job.lam is None else job.lam))
-        return values
+        return [
+            {name: np.concatenate([piece[i][name] for piece in found]) for name in found[0][i]}
+            for i in range(len(jobs))
+        ]
 
     def _checked(self, found: Mapping[str, np.ndarray], lam: float) -> train.Scalars:
         """Scalars of one run from what `train.held_out` gave of it."""
@@ -362,21 +485,23 @@ class Trainer:
             if self.system.levels:
                 values["heldout_bits_per_dim"] = bits_per_dim(mean, self.parts.train.shape)
         if "data" in found:
-            ratio = self._diagnose(found["data"], found["samples"], jnp.float32(lam))
+            judged = self._diagnose(found["data"], found["samples"], jnp.float32(lam))
             tau = jnp.float32(self.cfg.dials.tau)
             well = self._health(found, jnp.float32(lam), tau)
-            values |= jax.device_get({**ratio, **well})
+            values |= jax.device_get({**judged, **well})
         return values
 
     def _watch(
         self, rec: record.Record, watch: health.Watch, job: Job, now: int, values: train.Scalars
-    ) -> None:
-        """Says and records the alarms that a run's scalars make ring."""
+    ) -> list[health.Alarm]:
+        """Says and records the alarms that a run's scalars make ring, and returns them."""
         if not self.system.critic_loss.identified:  # a ratio that means nothing alarms nobody
             values = {k: v for k, v in values.items() if not k.startswith(_OF_RATIO)}
-        for alarm in watch.see(now, values):
+        alarms = watch.see(now, values)
+        for alarm in alarms:
             rec.scalars(now, {"alarm": alarm.check, "severity": alarm.severity}, job.run)
             processes.say(f"{job.run}, step {now}: {alarm.severity}: {alarm.text()}")
+        return alarms
 
     def _score(self, values: train.Scalars) -> float | None:
         """How good a checkpoint is, for `train.keep_best`: α as far as the critic can be believed.
@@ -406,19 +531,6 @@ class Trainer:
                 "hardware or of the library. Resume from the last checkpoint with the same command."
             )
 
-    def log(
-        self, rec: record.Record, jobs: Sequence[Job], now: int, scalars: list[train.Scalars]
-    ) -> None:
-        for job, values in zip(jobs, scalars, strict=True):
-            rec.scalars(now, values, job.run)
-            if not values["finite"]:
-                raise PrprError(
-                    f"{job.run}: its parameters are no longer finite at step {now}. The last "
-                    f"whole checkpoint is kept in {self.folder(job)}. In another --workdir, lower "
-                    "config.generator.lr and config.critic.lr or raise config.critic.r1; or leave "
-                    "that λ or seed out."
-                )
-
     def saver(self, job: Job, stack: contextlib.ExitStack) -> checkpoint.Saver:
         t = self.cfg.train
         return stack.enter_context(
@@ -434,15 +546,6 @@ class Trainer:
             "settings": self.settings,
             "seconds": seconds,
         }
-
-
-class _Underway(NamedTuple):
-    """A run between two steps: its state, seconds so far, and what its watch remembers."""
-
-    job: Job
-    state: train.TrainState
-    seconds: float
-    watch: health.Watch
 
 
 def _health(found: Mapping[str, Any], lam: jax.Array, tau: jax.Array) -> train.Scalars:
@@ -461,6 +564,13 @@ def _health(found: Mapping[str, Any], lam: jax.Array, tau: jax.Array) -> train.S
         "duplicates": health.duplicates(found["data_seen"], found["samples_seen"]),
         "precision_proxy": near.precision,
         "recall_proxy": near.recall,
+    }
+
+
+def _spectral(state: train.TrainState) -> train.Scalars:
+    return {
+        "generator_spectral_norm": health.largest_spectral_norm(state.generator.params),
+        "critic_spectral_norm": health.largest_spectral_norm(state.critic.params),
     }
 
 
