@@ -1,0 +1,88 @@
+"""The heat map: conditions down, base, λ and controls across, a panel a number."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prpr import plotting
+
+from .table import Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def _mean(field: str) -> Callable[[Line], float]:
+    return lambda line: line.cells[field].mean
+
+
+def _odd(line: Line) -> float:
+    """Noise and outliers together: at most one of them is in the data."""
+    return line.cells["noise_share"].mean + line.cells["outlier_share"].mean
+
+
+def _lost(line: Line) -> float:
+    """Share of the runs that collapsed or failed."""
+    return (line.collapsed + line.failed) / line.runs
+
+
+# Title, value, whether more is better.
+PANELS: tuple[tuple[str, Callable[[Line], float], bool], ...] = (
+    ("precision", _mean("precision"), True),
+    ("recall", _mean("recall"), True),
+    ("recall of the rare class", _mean("rare_recall"), True),
+    ("share of noise and outliers", _odd, False),
+    ("share collapsed or failed", _lost, False),
+)
+
+
+def _across(lines: Sequence[Line]) -> list[str]:
+    """The columns: base, every λ, controls."""
+    names = {line.label if line.lam is None else f"{line.lam:g}" for line in lines}
+    lams = sorted(names - {"base", "hinge", "logistic"}, key=float)
+    return [name for name in ("base", *lams, "hinge", "logistic") if name in names]
+
+
+def _down(lines: Sequence[Line]) -> list[str]:
+    """The rows: a condition, and a condition with another variant."""
+    return list(dict.fromkeys(_row(line) for line in lines))
+
+
+def _row(line: Line) -> str:
+    plain = line.lam is None or line.variant == "default"
+    return line.condition if plain else f"{line.condition}, {line.variant}"
+
+
+@plotting.styled
+def heat_map(lines: Sequence[Line]) -> "Figure":
+    """A figure of `table.lines`; empty fields are what was not run."""
+    rows, columns = _down(lines), _across(lines)
+    height = 0.75 + 0.17 * len(rows)
+    fig, axes = plotting.subplots(3, 2, size=(plotting.PAGE, 3 * height), sharey=True, sharex=False)
+    for ax, (title, value, better) in zip(axes, PANELS, strict=False):
+        grid = np.full((len(rows), len(columns)), math.nan)
+        for line in lines:
+            column = line.label if line.lam is None else f"{line.lam:g}"
+            grid[rows.index(_row(line)), columns.index(column)] = value(line)
+        _panel(ax, grid, title, better)
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set_xticks(range(len(columns)), columns)
+    for ax in axes[len(PANELS) :]:
+        ax.axis("off")
+        ax.text(0, 0.9, "Numbers across are λ.\nDark is good in every panel.", va="top")
+    return fig
+
+
+def _panel(ax: "Axes", grid: np.ndarray, title: str, better: bool) -> Any:
+    dark = grid if better else 1 - grid
+    ax.imshow(dark, cmap="viridis_r", vmin=0, vmax=1, aspect="auto")
+    ax.set_title(title)
+    ax.tick_params(length=0)
+    for (i, j), number in np.ndenumerate(grid):
+        if not math.isnan(number):
+            text = f"{number:.2f}".replace("0.", ".", 1) if number < 1 else f"{number:.0f}"
+            color = "white" if dark[i, j] > 0.55 else "black"
+            ax.text(j, i, text, ha="center", va="center", color=color, fontsize=6.5)
