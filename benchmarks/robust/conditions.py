@@ -32,19 +32,19 @@ class Source(NamedTuple):
     """Clean data and the configuration that trains on them.
 
     Attributes:
-      config: file of configs/ without its ending.
+      file: of configs/, without its ending.
       name: of the data set.
       rare: the class that is called rare under every condition, so that they can be compared.
     """
 
-    config: str
+    file: str
     name: str
     rare: int
 
-    def settings(self, argument: str = "") -> config.Config:
-        """The configuration of configs/, not locked to its file."""
-        path = CONFIGS / f"{self.config}.py"
-        spec = importlib.util.spec_from_file_location(f"robust_{self.config}", path)
+    def load(self, argument: str = "") -> config.Config:
+        """The configuration that the file makes of an argument."""
+        path = CONFIGS / f"{self.file}.py"
+        spec = importlib.util.spec_from_file_location(f"robust_{self.file}", path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -53,7 +53,7 @@ class Source(NamedTuple):
 
     def part(self, split: str, seed: int = 0) -> data.Dataset:
         """A clean split, cut as its configuration says."""
-        found = data.load(self.name, split, seed, self.settings().data.fractions)
+        found = data.load(self.name, split, seed, self.load().data.fractions)
         assert isinstance(found, data.Dataset)
         return found
 
@@ -186,6 +186,6 @@ def changed(cfg: config.Config, knobs: Mapping[str, Any]) -> config.Config:
 def settings(name: str, smoke: bool = False) -> config.Config:
     """The configuration of a condition's fine-tune, before λ, seeds and variant are set."""
     one = get(name)
-    cfg = changed(one.source.settings("smoke" if smoke else ""), one.knobs)
+    cfg = changed(one.source.load("smoke" if smoke else ""), one.knobs)
     cfg.name, cfg.data.name, cfg.control = name, data_name(name), False
     return cfg

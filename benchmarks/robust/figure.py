@@ -20,8 +20,8 @@ def _mean(field: str) -> Callable[[Line], float]:
 
 
 def _odd(line: Line) -> float:
-    """Noise and outliers together: at most one of them is in the data."""
-    return line.cells["noise_share"].mean + line.cells["outlier_share"].mean
+    """Of noise and outliers the larger share: no data have both."""
+    return max(line.cells["noise_share"].mean, line.cells["outlier_share"].mean)
 
 
 def _lost(line: Line) -> float:
@@ -34,7 +34,7 @@ PANELS: tuple[tuple[str, Callable[[Line], float], bool], ...] = (
     ("precision", _mean("precision"), True),
     ("recall", _mean("recall"), True),
     ("recall of the rare class", _mean("rare_recall"), True),
-    ("share of noise and outliers", _odd, False),
+    ("share of noise or outliers", _odd, False),
     ("share collapsed or failed", _lost, False),
 )
 

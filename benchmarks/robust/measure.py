@@ -74,8 +74,8 @@ def odd_rule(clean: data.Dataset, held_out: data.Dataset, kind: str) -> Odd:
         other = corrupt.noise_items(clean, held_out.size, rng)
     else:
         odd, other = corrupt.outliers_of(clean.images), corrupt.outliers_of(held_out.images)
-    two = [x.reshape(len(x), -1).astype(np.float64) for x in (odd, clean.images)]
-    return Odd(*two, _nearer(held_out.images, *two), _nearer(other, *two))
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (odd, clean.images))
+    return Odd(a, b, _nearer(held_out.images, a, b), _nearer(other, a, b))
 
 
 class Yardstick(NamedTuple):
@@ -107,8 +107,8 @@ def yardstick(source: Source) -> Yardstick:
         return fitted.predict(items.reshape(len(items), -1))
 
     accuracy = float((classify(test.images) == test.labels).mean())
-    rules = [odd_rule(clean, test, kind) for kind in ("noise", "outlier")]
-    return Yardstick(test, classify, accuracy, *rules)
+    noise, outlier = (odd_rule(clean, test, kind) for kind in ("noise", "outlier"))
+    return Yardstick(test, classify, accuracy, noise, outlier)
 
 
 def by_class(

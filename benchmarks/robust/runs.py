@@ -4,8 +4,7 @@
     WORKDIR/runs/<condition>/<variant>/     every λ and seed of a variant; a control alike
 
 Both functions reuse what is finished, so a command that is repeated goes on where it ended. Where
-a run fails, the others of its workdir are made one by one, and the failed one is a row with its
-error.
+a run fails, the others of its workdir go on without it, and it is a row with its error.
 """
 
 import contextlib
@@ -58,7 +57,7 @@ def make_base(plan: Plan, condition: str) -> tuple[list[Row], dict[int, str]]:
     home = conditions.get(condition).base or condition
     cfg, folder = settings(plan, home, plan.seeds), base_folder(plan, condition)
     rows, failed = [], {}
-    for seeds, found in _tried(
+    for seeds, found in tried(
         plan.seeds,
         lambda seeds: run.train_base(config.base_of(settings(plan, home, seeds)), folder),
     ):
@@ -95,7 +94,7 @@ def make_variant(plan: Plan, condition: str, variant: str, seeds: Sequence[int])
 
     rows: list[Row] = []
     cfg = variants.applied(settings(plan, condition, seeds), variant)
-    for some, found in _tried(wanted, train):
+    for some, found in tried(wanted, train):
         if isinstance(found, str):
             seed, lam = some[0]
             rows.append(failed_row(condition, variant, lam, seed, found))
@@ -116,18 +115,33 @@ def failed_row(condition: str, variant: str, lam: float | None, seed: int, error
     return {**about, "error": error}
 
 
-def _tried(
+def tried(
     items: Sequence[Item], make: Callable[[Sequence[Item]], dict[str, Any]]
 ) -> Iterator[tuple[Sequence[Item], dict[str, Any] | str]]:
-    """(items, their summary) of all at once or, where that fails, of each, or its error."""
+    """(items, their summary) of all at once or, where that fails, of halves, or one's error.
+
+    What is finished is not made again, so that a failed one costs a few calls and no training.
+    """
     if not items:
         return
     found = _caught(items, make)
     if isinstance(found, dict) or len(items) == 1:
         yield items, found
         return
-    for item in items:
-        yield [item], _caught([item], make)
+    for half in _halves(items):
+        yield from tried(half, make)
+
+
+def _halves(items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
+    """Two parts, cut between two seeds if there are any, since a command runs all λ at all seeds.
+
+    Args:
+      items: seeds, or (seed, λ) in that order.
+    """
+    seeds = [item[0] if isinstance(item, tuple) else item for item in items]
+    cuts = [i for i in range(1, len(items)) if seeds[i] != seeds[i - 1]]
+    middle = min(cuts or [len(items) // 2], key=lambda i: abs(2 * i - len(items)))
+    return items[:middle], items[middle:]
 
 
 def _caught(
@@ -159,13 +173,16 @@ def _measured(
             continue
         name = jobs.Job(scored["name"], scored["lam"], scored["seed"]).run
         values = {m: scored["metrics"][m]["value"] for m in ("precision", "recall")}
+        found = measure.logged(lines, name)
+        if scored["lam"] is None and cfg.base.loss == "hinge":
+            found["calibration_error"] = None  # of a ratio that the hinge loss does not estimate
         rows.append(
             {
                 **{key: scored[key] for key in ("name", "lam", "seed")},
                 "error": None,
                 **values,
                 **measure.samples(folder / "samples" / f"{name}.npz", source, cfg.score.repeats),
-                **measure.logged(lines, name),
+                **found,
             }
         )
     return rows

@@ -134,7 +134,8 @@ def correlations(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for metric in ("precision", "recall"):
             lams, values = zip(*((row["lam"], row[metric]) for row in group), strict=True)
             flat = len(set(values)) == 1  # scipy warns
-            about[metric] = math.nan if flat else float(spearmanr(lams, values).statistic)
+            rho: Any = None if flat else spearmanr(lams, values)
+            about[metric] = math.nan if rho is None else float(rho.statistic)
         found.append(about)
     return found
 

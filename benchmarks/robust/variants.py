@@ -16,7 +16,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "r1r2": {"critic.r1": 0.01, "critic.r2": 0.01},
     "normalise": {"normalise": True},
     "clip": {"critic.clip": 1.0, "generator.clip": 1.0},
-    "ema": {"generator.ema": 0.99},
+    "ema": {"generator.ema": 0.995},
 }
 
 # As many further updates with a loss that has no λ, once a condition: see config.control_of.
