@@ -12,7 +12,8 @@ which every λ and variant starts, and a hinge and a logistic control (as many f
 without λ). Validation data are spoiled as training data are; the test split is clean.
 
 The same command goes on where it ended, and what other conditions, λ and seeds gave stays in the
-result: DIR/robustness.json (all runs), .md (means over seeds, also printed) and .png (heat map).
+result: DIR/robustness.json (all runs), .md (means over seeds, also printed) and .png (heat map; of
+another variant robustness-VARIANT.png).
 A run that fails is a row with its error. The default variant alone is run unless --variants names
 more; controls are run in any case.
 """
@@ -29,7 +30,7 @@ from robust.runs import Plan, Row
 
 from prpr import errors, plotting, record
 
-SMOKE = ("clean", "rare_1", "noise_10")
+SMOKE = ("clean", "noise_10", "ring_rare_1")
 
 
 def _key(row: Row) -> tuple[Any, ...]:
@@ -62,7 +63,7 @@ def _checks(source: conditions.Source) -> str:
 
 
 def report(workdir: Path) -> str:
-    """Writes robustness.md and robustness.png from robustness.json; returns the page.
+    """Writes robustness.md and its figures from robustness.json; returns the page.
 
     Raises DataError where there is nothing to report.
     """
@@ -71,7 +72,10 @@ def report(workdir: Path) -> str:
         raise errors.DataError(f"{workdir} has no robustness.json with runs: run it first")
     page = table.markdown(rows, record.read_json(workdir / "robustness.json")["checks"])
     record.write_bytes(workdir / "robustness.md", page.encode())
-    plotting.save(figure.heat_map(table.lines(rows)), workdir / "robustness", formats=("png",))
+    lines = table.lines(rows)
+    for variant in dict.fromkeys(line.variant for line in lines if line.lam is not None):
+        name = "robustness" if variant == "default" else f"robustness-{variant}"
+        plotting.save(figure.heat_map(lines, variant), workdir / name, formats=("png",))
     return page
 
 

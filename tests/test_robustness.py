@@ -329,9 +329,19 @@ def test_page_and_figure(tmp_path):
     assert "| default, seed 0 | +1.00 | -0.87 |" in page
     assert "- rare_1, default, lam_1, seed 1: not finite" in page
     drawn = figure.heat_map(table.lines(ROWS))
-    texts = [text.get_text() for text in drawn.axes[1].texts]
-    assert sorted(texts) == sorted([".55", ".40", ".40", ".20", ".50", ".50"])
-    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()][1] == "rare_1, clip"
+    recall = drawn.axes[1]
+    assert [text.get_text() for text in recall.get_xticklabels()] == [
+        "base",
+        "0.2",
+        "1",
+        "5",
+        "hinge",
+    ]
+    assert [text.get_text() for text in recall.texts] == [".55", ".40", ".40", ".20", ".50"]
+    lost = [text.get_text() for text in drawn.axes[4].texts]
+    assert lost == [".00", ".00", "1", ".50", ".00"]
+    other = figure.heat_map(table.lines(ROWS), "clip")
+    assert [text.get_text() for text in other.axes[0].get_xticklabels()] == ["base", "5", "hinge"]
     (path,) = plotting.save(drawn, tmp_path / "a", formats=("png",))
     assert path.stat().st_size > 10_000
 
@@ -400,7 +410,8 @@ def test_command_without_bases_reports_the_failure(tmp_path, monkeypatch, capsys
     assert "- noise_10, base, base, seed 4: no memory" in out
     assert out == (tmp_path / "robustness.md").read_text() + "\n"
     assert "## rare_1" in out
-    assert (tmp_path / "robustness.png").exists()
+    figures = {path.name for path in tmp_path.glob("*.png")}
+    assert figures == {"robustness.png", "robustness-clip.png"}
     assert len(robustness.stored(tmp_path)) == len(ROWS) + 2
     assert robustness.main([f"--workdir={tmp_path}", "--report_only"]) == 0
     assert robustness.main([f"--workdir={tmp_path / 'none'}", "--report_only"]) == 1

@@ -39,40 +39,43 @@ PANELS: tuple[tuple[str, Callable[[Line], float], bool], ...] = (
 )
 
 
+def _column(line: Line) -> str:
+    return line.label if line.lam is None else f"{line.lam:g}"
+
+
 def _across(lines: Sequence[Line]) -> list[str]:
     """The columns: base, every λ, controls."""
-    names = {line.label if line.lam is None else f"{line.lam:g}" for line in lines}
+    names = {_column(line) for line in lines}
     lams = sorted(names - {"base", "hinge", "logistic"}, key=float)
     return [name for name in ("base", *lams, "hinge", "logistic") if name in names]
 
 
-def _down(lines: Sequence[Line]) -> list[str]:
-    """The rows: a condition, and a condition with another variant."""
-    return list(dict.fromkeys(_row(line) for line in lines))
-
-
-def _row(line: Line) -> str:
-    plain = line.lam is None or line.variant == "default"
-    return line.condition if plain else f"{line.condition}, {line.variant}"
-
-
 @plotting.styled
-def heat_map(lines: Sequence[Line]) -> "Figure":
-    """A figure of `table.lines`; empty fields are what was not run."""
-    rows, columns = _down(lines), _across(lines)
-    height = 0.75 + 0.17 * len(rows)
-    fig, axes = plotting.subplots(3, 2, size=(plotting.PAGE, 3 * height), sharey=True, sharex=False)
-    for ax, (title, value, better) in zip(axes, PANELS, strict=False):
+def heat_map(lines: Sequence[Line], variant: str = "default") -> "Figure":
+    """A figure of `table.lines`: λ of one variant, beside base and controls.
+
+    Fields are empty where nothing was run. Conditions without the variant are left out.
+    """
+    conditions = {line.condition for line in lines if line.variant == variant}
+    shown = [
+        line
+        for line in lines
+        if line.condition in conditions and (line.lam is None or line.variant == variant)
+    ]
+    rows, columns = list(dict.fromkeys(line.condition for line in shown)), _across(shown)
+    size = (plotting.PAGE, 3 * (0.6 + 0.16 * max(len(rows), 3)))
+    fig, axes = plotting.subplots(3, 2, size=size)
+    for place, (ax, (title, value, better)) in enumerate(zip(axes, PANELS, strict=False)):
         grid = np.full((len(rows), len(columns)), math.nan)
-        for line in lines:
-            column = line.label if line.lam is None else f"{line.lam:g}"
-            grid[rows.index(_row(line)), columns.index(column)] = value(line)
+        for line in shown:
+            grid[rows.index(line.condition), columns.index(_column(line))] = value(line)
         _panel(ax, grid, title, better)
-        ax.set_yticks(range(len(rows)), rows)
+        ax.set_yticks(range(len(rows)), [""] * len(rows) if place % 2 else rows)
         ax.set_xticks(range(len(columns)), columns)
     for ax in axes[len(PANELS) :]:
         ax.axis("off")
-        ax.text(0, 0.9, "Numbers across are λ.\nDark is good in every panel.", va="top")
+        about = f"Numbers across are λ ({variant}).\nDark is good in every panel."
+        ax.text(0, 0.9, about, va="top")
     return fig
 
 
