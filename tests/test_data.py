@@ -57,6 +57,29 @@ def test_splits_partition_the_whole(name, fractions):
             assert abs(np.sum(part.labels == label) - ideal) <= 1
 
 
+def test_a_source_with_splits_of_its_own_is_not_cut(monkeypatch):
+    """What a source holds out stays held out, whatever the fractions."""
+    sizes = {"train": 4, "valid": 2, "test": 3}
+    held = {
+        split: data.Dataset(
+            np.full((n, 2), i, np.float32), np.full(n, i, np.int32), 3, "own", levels=0
+        )
+        for i, (split, n) in enumerate(sizes.items())
+    }
+    monkeypatch.setitem(data.SOURCES, "own", lambda *_: held)
+    for split in data.SPLITS:
+        found = data.load("own", split, fractions=(0.0, 0.0, 1.0))
+        np.testing.assert_array_equal(found.images, held[split].images)
+    both = data.load("own", "valid+test")
+    assert both.labels.tolist() == [1, 1, 2, 2, 2]
+    assert both.images[:, 0].tolist() == [1, 1, 2, 2, 2]
+    monkeypatch.setitem(held, "valid", held["valid"].take(np.arange(0)))
+    with pytest.raises(errors.DataError, match="split 'valid' of 'own' is empty"):
+        data.load("own", "valid")
+    with pytest.raises(errors.DataError, match="'own' has 3 classes, and the model has 4"):
+        data.load("own", "test", options=data.Options(classes=4))
+
+
 def test_split_indices_are_disjoint():
     labels = np.random.default_rng(0).integers(0, 7, 500)
     got = data.split_indices(labels, seed=1)

@@ -1,6 +1,6 @@
 """Data sets by name: SOURCES, and `load`, which cuts one into train, valid and test."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,7 +125,8 @@ FILES: dict[str, Callable[[str, Options], Catalogue]] = {
     "prepared": _prepared,
 }
 
-# What `load` knows: (name, seed) -> Dataset in memory, (name, Options) -> Catalogue on disk.
+# What `load` knows: (name, seed) -> Dataset in memory, or {split: Dataset} where it has splits of
+# its own; (name, Options) -> Catalogue on disk.
 SOURCES: dict[str, Callable[..., Any]] = {
     "digits": synthetic.digits,
     **dict.fromkeys(planar.LAWS, planar.points),
@@ -146,10 +147,11 @@ def load(
 ) -> AnyDataset:
     """A split of a data set, the same for the same (name, split, seed, fractions).
 
-    In memory, all samples are cut by `fractions`. On disk a source's own splits count: "test" is
-    its test split, else its validation split; "valid" is its validation split where there is
-    a test split too, else a random tenth of its training split, at most 10,000 (`hold_out`);
-    "train" is the rest. A source without splits is cut by `fractions`.
+    In memory, all samples are cut by `fractions`, unless the source has its own three splits. On
+    disk a source's own splits count: "test" is its test split, else its validation split; "valid"
+    is its validation split where there is a test split too, else a random tenth of its training
+    split, at most 10,000 (`hold_out`); "train" is the rest. A source without splits is cut by
+    `fractions`.
 
     Args:
       name: of SOURCES. In memory: "digits" (scikit-learn's 1797 images, 8 × 8 × 1), or POINTS
@@ -177,18 +179,29 @@ def load(
     check_options(options)
     if name in FILES:
         return _from_files(name, parts, seed, fractions, options)
-    whole: Dataset = SOURCES[name](name, seed)
-    if options.resolution not in (0, whole.shape[0]):
-        raise errors.ConfigError(
-            f"resolution={options.resolution}: {name!r} holds items of shape {whole.shape}; set "
-            "data.resolution to 0"
-        )
-    _check_classes(whole, options.classes)
-    indices = split_indices(whole.labels, seed, fractions)
-    chosen = np.concatenate([indices[part] for part in parts])
-    if not chosen.size:
+    check_fractions(fractions)
+    held: Dataset | Mapping[str, Dataset] = SOURCES[name](name, seed)
+    for each in [held] if isinstance(held, Dataset) else held.values():
+        if options.resolution not in (0, each.shape[0]):
+            raise errors.ConfigError(
+                f"resolution={options.resolution}: {name!r} holds items of shape {each.shape}; set "
+                "data.resolution to 0"
+            )
+        _check_classes(each, options.classes)
+    if isinstance(held, Dataset):
+        indices = split_indices(held.labels, seed, fractions)
+        found = held.take(np.concatenate([indices[part] for part in parts]))
+    else:
+        found = _stacked([held[part] for part in parts])
+    if not found.size:
         raise _empty(split, name, fractions)
-    return whole.take(chosen)
+    return found
+
+
+def _stacked(parts: Sequence[Dataset]) -> Dataset:
+    """The items of all parts, in their order."""
+    images = np.concatenate([part.images for part in parts])
+    return parts[0]._replace(images=images, labels=np.concatenate([part.labels for part in parts]))
 
 
 def pool(name: str, options: Options) -> dict[str, Callable[[], FileDataset]]:

@@ -1,0 +1,1 @@
+"""The parts of benchmarks/robustness.py and benchmarks/short_finetunes.py."""

@@ -1,0 +1,91 @@
+"""The heat map: conditions down, base, λ and controls across, a panel a number."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prpr import plotting
+
+from .table import Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def _mean(field: str) -> Callable[[Line], float]:
+    return lambda line: line.cells[field].mean
+
+
+def _odd(line: Line) -> float:
+    """Of noise and outliers the larger share: no data have both."""
+    return max(line.cells["noise_share"].mean, line.cells["outlier_share"].mean)
+
+
+def _lost(line: Line) -> float:
+    """Share of the runs that collapsed or failed."""
+    return (line.collapsed + line.failed) / line.runs
+
+
+# Title, value, whether more is better.
+PANELS: tuple[tuple[str, Callable[[Line], float], bool], ...] = (
+    ("precision", _mean("precision"), True),
+    ("recall", _mean("recall"), True),
+    ("recall of the rare class", _mean("rare_recall"), True),
+    ("share of noise or outliers", _odd, False),
+    ("share collapsed or failed", _lost, False),
+)
+
+
+def _column(line: Line) -> str:
+    return line.label if line.lam is None else f"{line.lam:g}"
+
+
+def _across(lines: Sequence[Line]) -> list[str]:
+    """The columns: base, every λ, controls."""
+    names = {_column(line) for line in lines}
+    lams = sorted(names - {"base", "hinge", "logistic"}, key=float)
+    return [name for name in ("base", *lams, "hinge", "logistic") if name in names]
+
+
+@plotting.styled
+def heat_map(lines: Sequence[Line], variant: str = "default") -> "Figure":
+    """A figure of `table.lines`: λ of one variant, beside base and controls.
+
+    Fields are empty where nothing was run. Conditions without the variant are left out.
+    """
+    conditions = {line.condition for line in lines if line.variant == variant}
+    shown = [
+        line
+        for line in lines
+        if line.condition in conditions and (line.lam is None or line.variant == variant)
+    ]
+    rows, columns = list(dict.fromkeys(line.condition for line in shown)), _across(shown)
+    size = (plotting.PAGE, 3 * (0.6 + 0.16 * max(len(rows), 3)))
+    fig, axes = plotting.subplots(3, 2, size=size)
+    for place, (ax, (title, value, better)) in enumerate(zip(axes, PANELS, strict=False)):
+        grid = np.full((len(rows), len(columns)), math.nan)
+        for line in shown:
+            grid[rows.index(line.condition), columns.index(_column(line))] = value(line)
+        _panel(ax, grid, title, better)
+        ax.set_yticks(range(len(rows)), [""] * len(rows) if place % 2 else rows)
+        ax.set_xticks(range(len(columns)), columns)
+    for ax in axes[len(PANELS) :]:
+        ax.axis("off")
+        about = f"Numbers across are λ ({variant}).\nDark is good in every panel."
+        ax.text(0, 0.9, about, va="top")
+    return fig
+
+
+def _panel(ax: "Axes", grid: np.ndarray, title: str, better: bool) -> Any:
+    dark = grid if better else 1 - grid
+    ax.imshow(dark, cmap="viridis_r", vmin=0, vmax=1, aspect="auto")
+    ax.set_title(title)
+    ax.tick_params(length=0)
+    for (i, j), number in np.ndenumerate(grid):
+        if not math.isnan(number):
+            text = f"{number:.2f}".replace("0.", ".", 1) if number < 1 else f"{number:.0f}"
+            color = "white" if dark[i, j] > 0.55 else "black"
+            ax.text(j, i, text, ha="center", va="center", color=color, fontsize=6.5)
