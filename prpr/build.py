@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prpr import config, data, models, objectives, parallel, ratio, train
+from prpr import augment, config, data, models, objectives, parallel, ratio, regularizers, train
 from prpr.errors import ConfigError, DataError
 
 _EXAMPLES = 256  # items by which a density's layers are set up
@@ -141,6 +141,39 @@ def _optimiser(opt: config.Config, schedule: optax.Schedule) -> optax.GradientTr
     return optax.chain(optax.clip_by_global_norm(opt.clip), adam) if opt.clip else adam
 
 
+def _held(tx: optax.GradientTransformation, layers: int) -> optax.GradientTransformation:
+    """The critic's, with so many layers from the input on at rest; a clip is of the others' norm.
+
+    The masks are made when a state is, so that is when ConfigError is raised for too many.
+    """
+    if not layers:
+        return tx
+
+    def trained(params: Any) -> Any:
+        try:
+            return regularizers.frozen(params, layers)
+        except ConfigError as error:
+            raise ConfigError(f"config.critic.freeze = {layers}: {error}") from None
+
+    def at_rest(params: Any) -> Any:
+        return jax.tree.map(lambda moves: not moves, trained(params))
+
+    # A mask passes what it leaves out on as it is, so that is set to zero.
+    return optax.chain(optax.masked(tx, trained), optax.masked(optax.set_to_zero(), at_rest))
+
+
+def _check_policies(cfg: config.Config, shape: tuple[int, ...]) -> None:
+    """ConfigError for an augmentation that items of that shape cannot take."""
+    for knob, policy in (
+        ("augment.policy", cfg.augment.policy),
+        ("critic.consistency_policy", cfg.critic.consistency_policy),
+    ):
+        try:
+            augment.parts(policy, shape)
+        except ConfigError as error:
+            raise ConfigError(f"config.{knob}: {error}") from None
+
+
 def route_of(cfg: config.Config) -> train.Route:
     """How the generator learns."""
     return "likelihood" if cfg.objective == objectives.LIKELIHOOD else cfg.route
@@ -175,6 +208,7 @@ def system(
             f"config.data.name = {cfg.data.name!r}, does not read it, that of points does; leave "
             "it at 0.0."
         )
+    _check_policies(cfg, dataset.shape)
     span = (math.log(cfg.dial[0]), math.log(cfg.dial[1])) if cfg.dial else None
     generator, critic = models.build(
         cfg, dataset.shape, dataset.num_classes, axis_name, levels=dataset.levels, dial=span
@@ -190,11 +224,14 @@ def system(
             cfg.critic.loss, scale=cfg.critic.scale, parametrisation=cfg.critic.parametrisation
         ),
         objective=objectives.get(cfg.objective),
-        critic_tx=_optimiser(
-            cfg.critic,
-            _schedule(
-                cfg.critic.lr, decay, warmup * (each + reads_data(cfg)), max(steps * each, 1)
+        critic_tx=_held(
+            _optimiser(
+                cfg.critic,
+                _schedule(
+                    cfg.critic.lr, decay, warmup * (each + reads_data(cfg)), max(steps * each, 1)
+                ),
             ),
+            cfg.critic.freeze,
         ),
         generator_tx=_optimiser(cfg.generator, _schedule(cfg.generator.lr, decay, 0, steps)),
         dim_z=math.prod(dataset.shape) if density else cfg.model.dim_z,
@@ -216,6 +253,14 @@ def system(
         levels=dataset.levels if density else 0,
         dial=span,
         dial_items=models.dial_items(cfg),
+        warmup=warmup,
+        augment=train.Augment(**cfg.augment),
+        lecam=cfg.critic.lecam,
+        lecam_decay=cfg.critic.lecam_decay,
+        consistency=cfg.critic.consistency,
+        consistency_policy=cfg.critic.consistency_policy,
+        mode_seeking=cfg.generator.mode_seeking,
+        schedule=train.Schedule(**cfg.schedule),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ml_collections import ConfigDict
 
-from prpr import data, encoders, health, models, objectives, ratio
+from prpr import augment, config_steadying, data, encoders, health, models, objectives, ratio
 from prpr.errors import ConfigError, unknown_name
 from prpr.numerics import check_lam
 
@@ -131,6 +131,17 @@ def _accepted_by(function: Callable[[Any], Any]) -> Callable[[str, Any], None]:
             raise ConfigError(f"config.{knob}: {error}") from None
 
     return check
+
+
+def _lam_or_0(knob: str, value: Any) -> None:
+    if value != 0 or isinstance(value, bool):
+        _accepted_by(_lam)(knob, value)
+
+
+def _policy(knob: str, value: Any) -> None:
+    _text(knob, value)
+    # Whether the data can take it is known when they are: `build.system`.
+    _accepted_by(lambda policy: augment.parts(policy, (1, 1, 1)))(knob, value)
 
 
 def _span(knob: str, value: Any) -> None:
@@ -276,12 +287,71 @@ KNOBS: dict[str, Any] = {
         "steps": Knob(1, _whole(1), "critic updates for a generator update"),
         "r1": Knob(0.0, _number(0), "weight of the gradient penalty at data"),
         "r2": Knob(0.0, _number(0), "weight of the gradient penalty at samples"),
+        "lecam": Knob(
+            0.0,
+            _number(0),
+            "weight of LeCam's penalty, for little data; it shrinks log r̂, so that an objective "
+            "that reads λ acts as at a λ further from 1; 0: off",
+        ),
+        "lecam_decay": Knob(
+            0.99, _number(0, 1, high_open=True), "decay of LeCam's averages of log r̂"
+        ),
+        "consistency": Knob(
+            0.0,
+            _number(0),
+            "weight of the consistency penalty (bCR), at data and at samples: log r̂ is to stay "
+            "where consistency_policy changes an item; 0: off",
+        ),
+        "consistency_policy": Knob(
+            "", _policy, "parts of that change, such as translation,cutout; see augment.policy"
+        ),
+        "freeze": Knob(
+            0,
+            _whole(0),
+            "layers, from the input on, that stay as the base's are (FreezeD); 0: all are trained",
+        ),
         **_optimiser(2e-3),
     },
     "generator": {
         "ema": Knob(0.99, _number(0, 1, high_open=True), "decay of the moving average"),
         "ema_start": Knob(0, _whole(0), "step from which it averages; before, it is the last"),
+        "mode_seeking": Knob(
+            0.0,
+            _number(0),
+            "weight of the mode seeking penalty: samples of other latents are to differ, which "
+            "pulls to recall whatever λ is; 0: off",
+        ),
         **_optimiser(1e-3),
+    },
+    "augment": {
+        "policy": Knob(
+            "",
+            _policy,
+            "random changes of all that the critic sees, so that it estimates the ratio of the "
+            "changed items: parts of color,translation,cutout (images) and noise; empty: none",
+        ),
+        "p": Knob(
+            1.0, _number(0, 1), "probability of each change of an item; where adaptive, at first"
+        ),
+        "adaptive": Knob(
+            0.0,
+            _number(0, 1, high_open=True),
+            "target of the mean sign of log r̂ at data, such as 0.6, by which p moves; 0: p stays",
+        ),
+        "kimg": Knob(
+            500.0, _number(0, low_open=True), "thousands of data in which p can go from 0 to 1"
+        ),
+        "sigma": Knob(0.0, _number(0), "deviation of the part noise (instance noise)"),
+        "sigma_steps": Knob(
+            0, _whole(0), "generator steps in which sigma falls linearly to 0; 0: it stays"
+        ),
+    },
+    "schedule": {
+        "lam_from": Knob(
+            0.0, _lam_or_0, "λ that the first generator step is for, geometric to the run's; 0: off"
+        ),
+        "tau_from": Knob(0.0, _number(0), "likewise of dials.tau; 0: off"),
+        "steps": Knob(0, _whole(0), "generator steps until λ and τ are there; then they stay"),
     },
     "train": {
         "batch": Knob(64, _whole(1), "batch size of one update, all devices together"),
@@ -439,6 +509,7 @@ def validate(cfg: Config) -> None:
     _check_dial(cfg)
     _check_read(cfg.model)
     _check_density(cfg)
+    config_steadying.check(cfg)
 
 
 def _check_dial(cfg: Config) -> None:
@@ -546,6 +617,9 @@ def _check_density(cfg: Config) -> None:
         )
 
 
+check_scratch = config_steadying.check_scratch
+
+
 def check_base(cfg: Config) -> None:
     """Raises ConfigError if a fine-tune needs weights and none are named."""
     if cfg.base.required and not cfg.base.path:
@@ -585,10 +659,15 @@ def control_of(cfg: Config) -> Config:
     """The control of a fine-tune: as many further generator updates, with the base's loss.
 
     By default it goes on exactly as the base was trained (`control_recipe = "base"`); with
-    "finetune" it takes the fine-tune's batch, critic steps, rates, decay and moving average.
+    "finetune" it takes the fine-tune's batch, critic steps, rates, decay and moving average, its
+    augmentation, its frozen layers, and its penalties but for R1 and R2, which `base` has of its
+    own. No schedule: it reads no λ. Where the base is trained by likelihood it has no critic, and
+    takes none of what acts through one.
     """
     out = _with_base_recipe(cfg)
     if cfg.control_recipe == "finetune":
+        if cfg.base.loss != objectives.LIKELIHOOD:
+            config_steadying.shared(cfg, out)
         out.critic.steps, out.train.batch = cfg.critic.steps, cfg.train.batch
         out.critic.lr, out.generator.lr = cfg.critic.lr, cfg.generator.lr
         out.generator.ema = cfg.generator.ema
@@ -597,8 +676,25 @@ def control_of(cfg: Config) -> Config:
     return out
 
 
+def fit_of(cfg: Config) -> Config:
+    """The configuration of the fit of a critic to a base that comes without one.
+
+    It is the fine-tune's, but for what would spoil the fit: frozen layers, which are random there,
+    LeCam, which no calibrated critic minimises, and schedules and mode seeking, which are the
+    generator's.
+    """
+    return config_steadying.for_fit(cfg.copy_and_resolve_references(), defaults())
+
+
+def plain(cfg: Config) -> Config:
+    """The same without augmentation, penalties, frozen layers and schedules; R1 and R2 stay."""
+    return config_steadying.without(cfg.copy_and_resolve_references(), defaults())
+
+
 def _with_base_recipe(cfg: Config) -> Config:
-    out = cfg.copy_and_resolve_references()
+    # A base is trained from scratch by a recipe of its own: what steadies the fine-tune (and what
+    # was frozen, scheduled, or augmented there) is no part of it.
+    out = plain(cfg)
     loss = cfg.base.loss
     out.objective, out.route, out.log_ratio = loss, "samples", "critic"
     out.critic.parametrisation, out.critic.scale = "log", 1.0
@@ -635,6 +731,7 @@ def shrink(cfg: Config) -> Config:
     out.base.required = False
     out.base.batch, out.base.steps, out.train.steps = 0, 2, 2
     out.train.warmup = min(cfg.train.warmup, 1)
+    out.schedule.steps, out.critic.freeze = min(cfg.schedule.steps, 2), min(cfg.critic.freeze, 1)
     out.base.critic_steps = out.critic.steps = 1
     out.train.batch = 8
     out.train.log_every = out.train.diagnose_every = out.train.replica_check_every = 1

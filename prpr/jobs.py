@@ -1,6 +1,7 @@
 """What a run is: its name, λ and seed, and the settings by which one run is told from another."""
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,12 @@ _FREE_TRAIN = (
     *("keep", "keep_best", "tensorboard", "devices", "layout", "together"),
 )
 _FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
+
+# Knobs that decide which leaves a state has besides its networks'.
+_SHAPING = (
+    *("critic.clip", "critic.freeze", "critic.lecam", "generator.clip"),
+    *("augment.policy", "augment.adaptive"),
+)
 
 DIAL = "dial"  # the name of the run of a model for every λ
 
@@ -62,18 +69,46 @@ def settings(cfg: config.Config) -> dict[str, Any]:
     }
 
 
+def different(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The knobs in which saved settings differ from those of now, sorted.
+
+    A knob that was not saved, or as None, is one that the version which saved it did not have: it
+    did what the default does now.
+    """
+    default = record.to_plain(config.flatten(config.defaults()))
+
+    def then(knob: str) -> Any:
+        value = saved.get(knob)
+        return default.get(knob) if value is None and now.get(knob) is not None else value
+
+    return [knob for knob in sorted({*saved, *now}) if then(knob) != now.get(knob)]
+
+
 def check_same(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
     """Raises WorkdirError if a checkpoint was made with other settings, naming them."""
-    different = [
+    found = [
         f"{knob}: {saved.get(knob)!r} there, {now.get(knob)!r} now"
-        for knob in sorted({*saved, *now})
-        if saved.get(knob) != now.get(knob)
+        for knob in different(saved, now)
     ]
-    if different:
+    if found:
         raise WorkdirError(
-            f"{where} holds a run with other settings ({'; '.join(different[:4])}). "
+            f"{where} holds a run with other settings ({'; '.join(found[:4])}). "
             "Choose another --workdir or base, or delete that run to train it anew."
         )
+
+
+def shaped_as(cfg: config.Config, saved: Mapping[str, Any]) -> config.Config:
+    """The configuration whose states have the leaves of those that were saved with settings.
+
+    A base may have been trained with penalties or frozen layers of its own, which its moments and
+    averages show; whoever goes on from its networks alone can read it nevertheless.
+    """
+    out, default = cfg.copy_and_resolve_references(), config.flatten(config.defaults())
+    for knob in _SHAPING:
+        group, name = knob.split(".")
+        value = saved.get(knob)
+        out[group][name] = default[knob] if value is None else value
+    return out
 
 
 def fingerprint(*nets: Any) -> int:

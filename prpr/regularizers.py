@@ -144,8 +144,12 @@ def mode_seeking(x1: Array, x2: Array, z1: Array, z2: Array, *, eps: float = 1e-
     """
     _same_shape("samples", x1, x2)
     _same_shape("latents", z1, z2)
-    between = jnp.abs(x1 - x2).mean()
-    latents = jax.lax.stop_gradient(jnp.abs(z1 - z2).mean()).astype(between.dtype)
+    return sought(jnp.abs(x1 - x2).mean(), jnp.abs(z1 - z2).mean(), eps=eps)
+
+
+def sought(between: Array, latents: Array, *, eps: float = 1e-5) -> Array:
+    """`mode_seeking` of the two mean distances d_x and d_z, () each, for a batch that is cut."""
+    latents = jax.lax.stop_gradient(latents).astype(between.dtype)
     # Equal latents make equal samples, and 0/0 would reach the gradient even through a `where`.
     below = jnp.where(latents > 0, between + eps * latents, 1.0)
     return latents / below

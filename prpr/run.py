@@ -97,6 +97,7 @@ def train_base(
       PrprError: see `build.check`, `Trainer.run`.
     """
     _check(cfg, cluster)
+    config.check_scratch(cfg)
     if not cfg.lams and "lam" in objectives.get(cfg.objective).dials:
         raise ConfigError(
             f"config.lams is empty and config.objective = {cfg.objective!r} needs a λ; name "
@@ -164,7 +165,7 @@ def finetune(
         for trainer, group in tuned:
             trainer.check(group)
         if info is not None:
-            base_trainer = Trainer(cfg, parts, folder / "base", devices, stop)
+            base_trainer = Trainer(config.fit_of(cfg), parts, folder / "base", devices, stop)
             loaded = _converted(base_trainer, home, bases)
         else:
             base_trainer = Trainer(config.base_of(cfg), parts, home, devices, stop)

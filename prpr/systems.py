@@ -46,6 +46,39 @@ class Net(flax.struct.PyTreeNode):
         return {"params": self.params, **self.extra}
 
 
+class Augment(NamedTuple):
+    """Random changes of what the critic sees; the formulas are those of `prpr.augment`.
+
+    Attributes:
+      policy: of data and samples in both updates; "": none.
+      p: probability of each transform; where it is adaptive, at the start.
+      adaptive: target of E_p[sign log_r] by which p moves; 0: p stays.
+      kimg: thousands of data in which p can go from 0 to 1.
+      sigma: of the part "noise", at the first generator step.
+      sigma_steps: generator steps over which σ falls linearly to 0; 0: it stays.
+    """
+
+    policy: str = ""
+    p: float = 1.0
+    adaptive: float = 0.0
+    kimg: float = 500.0
+    sigma: float = 0.0
+    sigma_steps: int = 0
+
+
+class Schedule(NamedTuple):
+    """Dials that start elsewhere and reach the run's own, by `regularizers.schedule`.
+
+    Attributes:
+      lam_from, tau_from: where λ and τ start; 0: they stay.
+      steps: generator steps until they are there.
+    """
+
+    lam_from: float = 0.0
+    tau_from: float = 0.0
+    steps: int = 0
+
+
 class TrainState(flax.struct.PyTreeNode):
     """All that a run is: restoring it and going on equals never having stopped.
 
@@ -59,6 +92,8 @@ class TrainState(flax.struct.PyTreeNode):
       reference: the generator as it was at step 0, where the system needs it.
       rate: () factor of both networks' updates after a rollback (`prpr.recovery`); None is 1. It
         is not in checkpoints, whose `meta` says it.
+      augment_p: () probability of each transform, where it is adaptive.
+      anchors: moving averages of log_r at "data" and at "samples", () each, where LeCam is on.
     """
 
     step: Array
@@ -72,6 +107,8 @@ class TrainState(flax.struct.PyTreeNode):
     log_norm: Array
     reference: Net | None = None
     rate: Array | None = None
+    augment_p: Array | None = None
+    anchors: dict[str, Array] | None = None
 
 
 class System(NamedTuple):
@@ -99,6 +136,13 @@ class System(NamedTuple):
         them, and so must the critic; 0 for data that are taken as they are.
       dial: where λ is an input of both networks, the ends of the log λ that they are trained
         for; their y is then that of `prpr.models.dial`.
+      dial_items: how many items in a row share a λ there.
+      warmup: critic-only steps before the first of the generator, for what counts from there.
+      augment: what the critic sees is changed by it, in both updates and in held-out checks.
+      lecam, lecam_decay: weight of LeCam's penalty, and decay of its anchors.
+      consistency: weight of bCR's penalty, at data and at samples; of `consistency_policy`.
+      mode_seeking: weight of the mode seeking penalty on the generator.
+      schedule: where λ and τ come from.
     """
 
     generator: nn.Module
@@ -126,6 +170,14 @@ class System(NamedTuple):
     levels: int = 0
     dial: tuple[float, float] | None = None
     dial_items: int = 1
+    warmup: int = 0
+    augment: Augment = Augment()
+    lecam: float = 0.0
+    lecam_decay: float = 0.99
+    consistency: float = 0.0
+    consistency_policy: str = ""
+    mode_seeking: float = 0.0
+    schedule: Schedule = Schedule()
 
     @property
     def reads(self) -> int:
@@ -190,6 +242,7 @@ def start(
     system: System, key: Array, critic: Net, generator: Net, ema: Net, dials: Mapping[str, float]
 ) -> TrainState:
     """A state at step 0 from given networks, with fresh optimisers: how a fine-tune begins."""
+    anchors = {"data": jnp.zeros(()), "samples": jnp.zeros(())}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=key,
@@ -201,6 +254,8 @@ def start(
         generator_opt=system.generator_tx.init(generator.params),
         log_norm=jnp.zeros((), jnp.float32),
         reference=ema if system.reference else None,
+        augment_p=jnp.float32(system.augment.p) if system.augment.adaptive else None,
+        anchors=anchors if system.lecam else None,
     )
 
 

@@ -26,14 +26,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prpr import health, objectives, ratio, regularizers
-from prpr.models.dial import heard, told
+from prpr import augment, health, objectives, pieces, ratio, regularizers, seen
+from prpr.models.dial import heard
 from prpr.systems import (
     Array,
+    Augment,
     Batch,
     Net,
     Route,
     Scalars,
+    Schedule,
     Step,
     System,
     TrainState,
@@ -53,10 +55,12 @@ from prpr.systems import (
 )
 
 __all__ = [
+    "Augment",
     "Batch",
     "Net",
     "Route",
     "Scalars",
+    "Schedule",
     "Step",
     "System",
     "TrainState",
@@ -79,111 +83,33 @@ __all__ = [
 
 _DIAGNOSE = 2**20  # place of the diagnosis among a step's updates, out of their way
 _COARSE = 8
-_NOISE = 2**19  # likewise of the noise between the data's values
-_ENDS = 0.1  # of a dial's span, by which λ are drawn beyond each end and then held there
+_SECOND = 2**17  # place of a second draw of latents among the draws of an update
 
 
-# ---- devices and pieces ---------------------------------------------------------------
+# ---- dials -----------------------------------------------------------------------------
 
 
-def _mean(system: System, tree: Tree) -> Tree:
-    """Mean over the devices that share the batch."""
-    return tree if system.axis_name is None else jax.lax.pmean(tree, system.axis_name)
-
-
-def _latents(system: System, key: Array, n: int) -> tuple[Array, Array]:
-    """z (pieces, n, dim_z) and y (pieces, n) of this device: its part of the batch's draw."""
-    devices, device = 1, 0
-    if system.axis_name is not None:
-        devices, device = jax.lax.axis_size(system.axis_name), jax.lax.axis_index(system.axis_name)
-    shape = (system.accumulate, devices, n)
-    k_z, k_y = jax.random.split(key)
-    total = system.accumulate * devices * n
-    z = jax.random.normal(k_z, (total, system.dim_z)).reshape(*shape, system.dim_z)
-    y = jax.random.randint(k_y, (total,), 0, system.num_classes).reshape(shape)
-    if system.dial is not None:
-        y = told(y, _log_lams(system, jax.random.fold_in(k_y, 1), total).reshape(shape))
-    return z[:, device], y[:, device]
-
-
-def _log_lams(system: System, key: Array, n: int) -> Array:
-    """(n,) log λ for samples, even over the span, with a twelfth more at each of its ends.
-
-    Where items share a λ there are few of them, so they are spread: one from each part of the span.
-    """
-    span, items = system.dial, system.dial_items
-    assert span is not None
-    groups = -(-n // items)
-    share = jax.random.uniform(key, (groups,))
-    if items > 1:
-        share = (jax.random.permutation(jax.random.fold_in(key, 1), groups) + share) / groups
-    share = jnp.repeat(share, items)[:n] * (1.0 + 2.0 * _ENDS) - _ENDS
-    return span[0] + (span[1] - span[0]) * jnp.clip(share, 0.0, 1.0)
-
-
-def _told_as(system: System, label: Array, y: Array) -> Array:
-    """Classes of data -> their y: where there is a dial they get the log λ of the samples."""
-    return label if system.dial is None else told(label, y[..., 1])
-
-
-def _dials(state: TrainState, y: Array) -> dict[str, Array]:
+def _dials(system: System, state: TrainState, y: Array) -> dict[str, Array]:
     """The objective's dials for samples of y: λ is each sample's own where there is a dial."""
     _, log_lam = heard(y)
-    return state.dials if log_lam is None else {**state.dials, "lam": jnp.exp(log_lam)}
+    own = state.dials if log_lam is None else {**state.dials, "lam": jnp.exp(log_lam)}
+    return {**own, **_scheduled(system, state, own)}
 
 
-def _pieces(system: System, x: Array) -> Array:
-    """(n, ...) -> (pieces, n / pieces, ...)."""
-    return x.reshape(system.accumulate, -1, *x.shape[1:])
-
-
-def _gradient(
-    system: System,
-    loss: Callable[..., tuple[Array, tuple[Tree, Tree]]],
-    params: Tree,
-    *pieces: Array,
-) -> tuple[Array, Tree, Tree, Tree]:
-    """Value, gradient and collections, means over pieces and devices; and what each piece kept.
-
-    Args:
-      loss: (params, *piece) -> value, (collections, kept).
-      pieces: arrays (pieces, n, ...).
-
-    Returns:
-      (value, gradient, collections, kept): leaves of `kept` have the axis of the pieces first.
-    """
-
-    def one(piece: tuple[Array, ...]) -> tuple[tuple[Array, Tree, Tree], Tree]:
-        (value, (extra, kept)), gradient = jax.value_and_grad(loss, has_aux=True)(params, *piece)
-        return (value, gradient, extra), kept
-
-    if system.accumulate == 1:
-        means, kept = one(tuple(x[0] for x in pieces))
-        return *_mean(system, means), jax.tree.map(lambda leaf: leaf[None], kept)
-
-    def body(total: Tree, piece: tuple[Array, ...]) -> tuple[Tree, Tree]:
-        found, kept = one(piece)
-        return jax.tree.map(jnp.add, total, found), kept
-
-    shapes = jax.eval_shape(one, tuple(x[0] for x in pieces))[0]
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    # On a CPU the convolutions inside a loop would run an order of magnitude slower.
-    total, kept = jax.lax.scan(body, zeros, pieces, unroll=jax.default_backend() == "cpu")
-    means = jax.tree.map(lambda leaf: leaf / system.accumulate, total)
-    return *_mean(system, means), kept
+def _scheduled(system: System, state: TrainState, dials: dict[str, Array]) -> dict[str, Array]:
+    """Those dials that are on their way to their end, where they are now."""
+    s = system.schedule
+    starts = {"lam": s.lam_from, "tau": s.tau_from}
+    return {
+        name: regularizers.schedule(start, dials[name], s.steps, "linear")(
+            state.step - system.warmup
+        )
+        for name, start in starts.items()
+        if start
+    }
 
 
 # ---- densities ------------------------------------------------------------------------
-
-
-def _noise(system: System, key: Array, image: Array) -> Array:
-    """Uniform noise for each entry, (pieces, n, ...): this device's part of the batch's draw."""
-    devices, device = 1, 0
-    if system.axis_name is not None:
-        devices, device = jax.lax.axis_size(system.axis_name), jax.lax.axis_index(system.axis_name)
-    # By device first, as items are cut: so a place in the batch has its noise, whatever the cuts.
-    shape = (devices, *_pieces(system, image).shape)
-    return jax.random.uniform(jax.random.fold_in(key, _NOISE), shape)[device]
 
 
 def _continuous(system: System, image: Array, noise: Array) -> Array:
@@ -209,17 +135,27 @@ def _with_density(system: System, state: TrainState, out: Array, x: Array, y: Ar
 def _critic_update(
     system: System, state: TrainState, key: Array, image: Array, label: Array
 ) -> tuple[TrainState, Scalars]:
-    z, y = _latents(system, key, image.shape[0] // system.accumulate)
-    noise = _noise(system, key, image)
+    z, y = pieces.latents(system, key, image.shape[0] // system.accumulate)
+    noise = pieces.noise(system, key, image)
     loss_of, to_log_r = system.critic_loss.loss, system.critic_loss.log_ratio
+    drawn = seen.draws(system, key, image.shape, "data", "samples")
+    again = seen.draws_again(system, key, image.shape)
 
     def loss(
-        params: Tree, real: Array, label: Array, noise: Array, z: Array, y: Array
+        params: Tree,
+        real: Array,
+        label: Array,
+        noise: Array,
+        z: Array,
+        y: Array,
+        drawn: dict[str, augment.Draws],
+        again: tuple[augment.Draws, ...],
     ) -> tuple[Array, tuple[Tree, tuple[Array, Array]]]:
         fake, _ = apply_training(
             system.generator, state.generator.params, state.generator.extra, z, y
         )
-        real = _continuous(system, real, noise)
+        real = seen.as_seen(system, state, drawn, "data", _continuous(system, real, noise))
+        fake = seen.as_seen(system, state, drawn, "samples", fake)
         both, classes = jnp.concatenate([real, fake]), jnp.concatenate([label, y])
         out, extra = apply_training(system.critic, params, state.critic.extra, both, classes)
         out = _with_density(system, state, out, both, classes)
@@ -238,11 +174,23 @@ def _critic_update(
             value = value + system.r2 * penalty(fake, y)
         if system.critic_ortho:
             value = value + system.critic_ortho * regularizers.orthogonal(params)
-        return value, (extra, (to_log_r(real_out), to_log_r(fake_out)))
+        log_r_real, log_r_fake = to_log_r(real_out), to_log_r(fake_out)
+        if state.anchors is not None:
+            at = state.anchors["data"], state.anchors["samples"]
+            value = value + system.lecam * regularizers.lecam(log_r_real, log_r_fake, *at)
+        if again:
+            changed = seen.changed_again(system, state, again, real, fake)
+            # Singular vectors move from where they were in the first pass, so both have the same.
+            other, _ = apply_training(system.critic, params, state.critic.extra, changed, classes)
+            # Of data and of samples, equally many: twice the mean of both.
+            apart = 2.0 * regularizers.consistency(to_log_r(out), to_log_r(other))
+            value = value + system.consistency * apart
+        return value, (extra, (log_r_real, log_r_fake))
 
-    real, labels = _pieces(system, to_float(image)), _told_as(system, _pieces(system, label), y)
-    value, gradient, extra, (log_r_real, log_r_fake) = _gradient(
-        system, loss, state.critic.params, real, labels, noise, z, y
+    real = pieces.cut(system, to_float(image))
+    labels = pieces.told_as(system, pieces.cut(system, label), y)
+    value, gradient, extra, (log_r_real, log_r_fake) = pieces.gradient(
+        system, loss, state.critic.params, real, labels, noise, z, y, drawn, again
     )
     updates, opt = system.critic_tx.update(gradient, state.critic_opt, state.critic.params)
     params = optax.apply_updates(state.critic.params, _slowed(state, updates))
@@ -251,12 +199,30 @@ def _critic_update(
     log_norm = jnp.logaddexp(jnp.log(0.98) + state.log_norm, jnp.log(0.02) + batch_norm)
     scalars = {
         "critic_loss": value,
-        "log_r_data": _mean(system, log_r_real.mean()),
-        "log_r_samples": _mean(system, log_r_fake.mean()),
+        "log_r_data": pieces.mean(system, log_r_real.mean()),
+        "log_r_samples": pieces.mean(system, log_r_fake.mean()),
         "normalisation": jnp.exp(batch_norm),
         "critic_grad_norm": optax.tree.norm(gradient),
     }
     moved = state.replace(critic=Net(params, extra), critic_opt=opt, log_norm=log_norm)
+    if state.anchors is not None:
+        means = {"data": scalars["log_r_data"], "samples": scalars["log_r_samples"]}
+        moved = moved.replace(
+            anchors={
+                side: regularizers.moved_anchor(anchor, means[side], system.lecam_decay)
+                for side, anchor in state.anchors.items()
+            }
+        )
+    if state.augment_p is not None:
+        p = augment.adapted(
+            state.augment_p,
+            log_r_real,
+            batch=image.shape[0] * pieces.place(system)[0],
+            target=system.augment.adaptive,
+            kimg=system.augment.kimg,
+            axis_name=system.axis_name,
+        )
+        moved, scalars["augment_p"] = moved.replace(augment_p=p), p
     return moved, scalars
 
 
@@ -278,11 +244,14 @@ _Loss = Callable[..., tuple[Array, tuple[Tree, Scalars]]]
 
 
 def _through_samples(system: System, state: TrainState) -> _Loss:
-    """Pieces (z, y)."""
+    """Pieces (z, y, what augments the samples)."""
 
-    def loss(params: Tree, z: Array, y: Array) -> tuple[Array, tuple[Tree, Scalars]]:
-        dials = _dials(state, y)
+    def loss(
+        params: Tree, z: Array, y: Array, drawn: dict[str, augment.Draws]
+    ) -> tuple[Array, tuple[Tree, Scalars]]:
+        dials = _dials(system, state, y)
         fake, extra = apply_training(system.generator, params, state.generator.extra, z, y)
+        fake = seen.as_seen(system, state, drawn, "samples", fake)
         out = apply_frozen(system.critic, state.critic, fake, y)
         out = _with_density(system, state, out, fake, y)
         log_r = _normalised(system, state, system.critic_loss.log_ratio(out))
@@ -302,7 +271,8 @@ def _through_data(system: System, state: TrainState) -> _Loss:
         scalars = {"log_likelihood": log_q.mean()}
         if system.route == "likelihood":
             return -log_q.mean() / system.dim_z, (extra, scalars)
-        log_r, dials = log_ratio(system, state, _continuous(system, x, noise), y), _dials(state, y)
+        log_r = log_ratio(system, state, _continuous(system, x, noise), y)
+        dials = _dials(system, state, y)
         # The other form of α(λ), E_p[min(λ, 1/r)].
         scalars["alpha"] = jnp.exp(jnp.minimum(-log_r, jnp.log(dials["lam"]))).mean()
         value = objectives.density_loss(system.objective, log_q, log_r, dials)
@@ -322,7 +292,8 @@ def _through_both(system: System, state: TrainState) -> _Loss:
         at_data = log_likelihood(system, net, x, y, noise)
         log_r_data = log_ratio(system, state, _continuous(system, x, noise), y)
         log_r_samples = log_ratio(system, state, fake, classes)
-        dials = _dials(state, classes)  # data and samples have the same λ, in the same places
+        # Data and samples have the same λ, in the same places.
+        dials = _dials(system, state, classes)
         value = objectives.balanced_loss(
             system.objective,
             (at_data, log_density(system, net, fake, classes, z)),
@@ -350,7 +321,7 @@ def _against_start(system: System, state: TrainState) -> _Loss:
         old, log_old = sample_and_log_density(system, before, z, classes, z)
         at_data = scale * (log_q - log_likelihood(system, before, x, y, noise))
         at_old = scale * (log_density(system, now, old, classes, z) - log_old)
-        dials = _dials(state, classes)
+        dials = _dials(system, state, classes)
         value = objectives.implicit_loss(system.objective.name, at_data, at_old, dials)
         return value, (now.extra, {"log_likelihood": log_q.mean()})
 
@@ -369,28 +340,35 @@ _LOSSES: dict[Route, Callable[[System, TrainState], _Loss]] = {
 def _generator_update(
     system: System, state: TrainState, key: Array, data: Batch | int
 ) -> tuple[TrainState, Scalars]:
-    pieces: tuple[Array, ...] = ()
+    given: tuple[Tree, ...] = ()
     if not isinstance(data, int):
-        noise = _noise(system, key, data["image"])
-        images = _pieces(system, to_float(data["image"]))
-        pieces = (images, _pieces(system, data["label"]), noise)
+        noise = pieces.noise(system, key, data["image"])
+        images = pieces.cut(system, to_float(data["image"]))
+        given = (images, pieces.cut(system, data["label"]), noise)
+    z = y = jnp.zeros(())
     if system.route in ("samples", "balanced", "implicit") or system.dial is not None:
         n = data if isinstance(data, int) else data["image"].shape[0]
-        z, y = _latents(system, key, n // system.accumulate)
-        if pieces:
-            pieces = (pieces[0], _told_as(system, pieces[1], y), pieces[2])
+        z, y = pieces.latents(system, key, n // system.accumulate)
+        if given:
+            given = (given[0], pieces.told_as(system, given[1], y), given[2])
         if system.route in ("samples", "balanced", "implicit"):
-            pieces += (z, y)
+            given += (z, y)
+    if system.route == "samples":
+        given += (seen.draws(system, key, _shape_of_samples(system, state, z, y), "samples"),)
     of_route = _LOSSES[system.route](system, state)
 
-    def loss(params: Tree, *piece: Array) -> tuple[Array, tuple[Tree, Scalars]]:
+    def loss(params: Tree, *piece: Tree) -> tuple[Array, tuple[Tree, Scalars]]:
         value, kept = of_route(params, *piece)
         if system.generator_ortho:
             ortho = regularizers.orthogonal(params, tables=system.generator_tables)
             value = value + system.generator_ortho * ortho
         return value, kept
 
-    value, gradient, extra, kept = _gradient(system, loss, state.generator.params, *pieces)
+    value, gradient, extra, kept = pieces.gradient(system, loss, state.generator.params, *given)
+    if system.mode_seeking:
+        sought, slope = _mode_seeking(system, state, key, z, y)
+        value = value + system.mode_seeking * sought
+        gradient = jax.tree.map(lambda g, more: g + system.mode_seeking * more, gradient, slope)
     updates, opt = system.generator_tx.update(gradient, state.generator_opt, state.generator.params)
     params = optax.apply_updates(state.generator.params, _slowed(state, updates))
     generator = Net(params, extra)
@@ -399,9 +377,53 @@ def _generator_update(
     scalars = {
         "generator_loss": value,
         "generator_grad_norm": optax.tree.norm(gradient),
-        **{name: _mean(system, each.mean()) for name, each in kept.items()},
+        **{name: pieces.mean(system, each.mean()) for name, each in kept.items()},
+        **_said(system, state),
     }
     return state.replace(generator=generator, generator_opt=opt, ema=ema), scalars
+
+
+def _said(system: System, state: TrainState) -> Scalars:
+    """Where the dials are that a schedule moves; not λ where each sample has its own."""
+    now = _scheduled(system, state, state.dials)
+    return {
+        f"scheduled_{name}": value
+        for name, value in now.items()
+        if name != "lam" or system.dial is None
+    }
+
+
+def _shape_of_samples(system: System, state: TrainState, z: Array, y: Array) -> tuple[int, ...]:
+    """Of all that this device draws, (pieces · n, ...)."""
+    if not system.augment.policy:
+        return ()
+    one = jax.eval_shape(
+        lambda net, z, y: apply_frozen(system.generator, net, z, y), state.generator, z[0], y[0]
+    )
+    return (z.shape[0] * z.shape[1], *one.shape[1:])
+
+
+def _mode_seeking(
+    system: System, state: TrainState, key: Array, z: Array, y: Array
+) -> tuple[Array, Tree]:
+    """The mode seeking penalty of this update's samples, and its gradient.
+
+    Each sample is paired with one of other latents, of its class and its λ. The mean distance
+    stands below the line, so it and its gradient are averaged over the whole batch first.
+    """
+    other, _ = pieces.latents(system, jax.random.fold_in(key, _SECOND), z.shape[1])
+
+    def distance(params: Tree, z: Array, other: Array, y: Array) -> tuple[Array, tuple[Tree, Tree]]:
+        x1, x2 = (
+            apply_training(system.generator, params, state.generator.extra, each, y)[0]
+            for each in (z, other)
+        )
+        return jnp.abs(x1 - x2).mean(), ({}, ())
+
+    between, slope, _, _ = pieces.gradient(system, distance, state.generator.params, z, other, y)
+    latents = pieces.mean(system, jnp.abs(z - other).mean())
+    value, factor = jax.value_and_grad(regularizers.sought)(between, latents)
+    return value, jax.tree.map(lambda leaf: factor * leaf, slope)
 
 
 def _key(state: TrainState, index: Array | int) -> Array:
@@ -498,6 +520,11 @@ def _normalised(system: System, state: TrainState, log_r: Array) -> Array:
 def held_out(system: System, state: TrainState, batch: Batch) -> dict[str, Array]:
     """log_r̂ at held-out data and at as many samples, as the critic sees them in training.
 
+    With `System.augment` both are augmented, by the p and σ of now: the critic estimates
+    log Kp/Kq (see `prpr.augment`), and only of that can it be checked. So what `diagnose` makes of
+    it is of Kp and Kq too, and its α(λ) is at least that of p and q. "data_seen" and
+    "samples_seen" are of the items themselves.
+
     Args:
       batch: {"image": (N, ...) of p, "label": (N,), "index": () int32, which batch it is}; N is
         this device's part.
@@ -511,7 +538,7 @@ def held_out(system: System, state: TrainState, batch: Batch) -> dict[str, Array
     whole, key = system._replace(accumulate=1), _key(state, _DIAGNOSE + batch["index"])
     image, found = to_float(batch["image"]), {}
     if has_density(system.generator):
-        (noise,) = _noise(whole, key, image)
+        (noise,) = pieces.noise(whole, key, image)
         found["log_likelihood"] = log_likelihood(
             system, state.generator, image, batch["label"], noise
         )
@@ -526,13 +553,19 @@ def held_out(system: System, state: TrainState, batch: Batch) -> dict[str, Array
 def _held_out_ratio(
     system: System, state: TrainState, key: Array, image: Array, label: Array
 ) -> dict[str, Array]:
-    z, y = _latents(system, key, image.shape[0])
+    z, y = pieces.latents(system, key, image.shape[0])
     fake, _ = apply_training(
         system.generator, state.generator.params, state.generator.extra, z[0], y[0]
     )
+    drawn = seen.draws(system, key, image.shape, "data", "samples")
+    drawn = jax.tree.map(lambda leaf: leaf[0], drawn)
+    real, shown = (
+        seen.as_seen(system, state, drawn, side, x)
+        for side, x in (("data", image), ("samples", fake))
+    )
     return {
-        "data": log_ratio(system, state, image, _told_as(system, label, y[0])),
-        "samples": log_ratio(system, state, fake, y[0]),
+        "data": log_ratio(system, state, real, pieces.told_as(system, label, y[0])),
+        "samples": log_ratio(system, state, shown, y[0]),
         "data_seen": _seen(image),
         "samples_seen": _seen(fake),
         "generator_norm": health.norm(state.generator.params)[None],

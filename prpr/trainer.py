@@ -32,7 +32,7 @@ from prpr import (
     train,
 )
 from prpr.errors import CheckpointError, Preempted, PrprError
-from prpr.jobs import Job, check_same, settings
+from prpr.jobs import Job, check_same, settings, shaped_as
 from prpr.models.flows import bits_per_dim
 
 _TRAINING = 2**10  # place of the checks on training data, behind those on held-out data
@@ -100,8 +100,8 @@ class Trainer:
         self._checks = health.CHECKS
         # For what is not mapped: initial states, samples.
         self.alone = build.system(cfg, parts.train)
-        example = build.example(self.alone, parts.train)
-        self._fresh = lambda key, dials: train.init(self.alone, key, example, dials)
+        self._example = build.example(self.alone, parts.train)
+        self._fresh = lambda key, dials: train.init(self.alone, key, self._example, dials)
         self._init = jax.jit(self._fresh)
         # Each program is compiled once, for all λ and seeds; see train.make_step.
         self._critic_update = self.fleet.map(
@@ -122,9 +122,17 @@ class Trainer:
     def folder(self, job: Job) -> Path:
         return self.workdir / "checkpoints" / job.run
 
-    def like(self) -> train.TrainState:
-        """The shapes of a state, without arrays: what a checkpoint must fit."""
-        return jax.eval_shape(self._fresh, jax.random.key(0), build.dials(self.cfg, None))
+    def like(self, saved: Mapping[str, Any] | None = None) -> train.TrainState:
+        """The shapes of a state, without arrays: what a checkpoint must fit.
+
+        With settings that were saved it is the state of a run that may have been steadied otherwise
+        than this one; see `jobs.shaped_as`.
+        """
+        fresh = self._fresh
+        if saved is not None:
+            system = build.system(shaped_as(self.cfg, saved), self.parts.train)
+            fresh = lambda key, dials: train.init(system, key, self._example, dials)  # noqa: E731
+        return jax.eval_shape(fresh, jax.random.key(0), build.dials(self.cfg, None))
 
     def fresh(self, job: Job) -> train.TrainState:
         """A state from scratch."""
@@ -179,8 +187,8 @@ class Trainer:
                 f"no checkpoint of {job.run} in {folder}: train it with experiments/train_gan.py, "
                 "or mend config.base.path and config.seeds."
             )
-        state, meta = checkpoint.restore(folder, self.like())
-        saved = meta.get("settings", {})
+        saved = (checkpoint.read_meta(folder) or {}).get("settings", {})
+        state, meta = checkpoint.restore(folder, self.like(saved))
         total = saved.get("train.steps", 0) + saved.get("train.warmup", 0)
         if int(state.step) < total:
             raise CheckpointError(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prpr import build, config, data, sampling, train
+from prpr import build, config, data, pieces, sampling, train
 from prpr.errors import ConfigError
 from prpr.models import dial
 
@@ -142,7 +142,7 @@ def test_lams_are_even_over_the_span_with_more_at_its_ends():
     cfg = configured("mlp")
     span = (-1.0, 3.0)
     system = systems_of(cfg, loaded(cfg))[1]._replace(dial=span)
-    drawn = np.asarray(train._log_lams(system, jax.random.key(0), 60_000))
+    drawn = np.asarray(pieces.log_lams(system, jax.random.key(0), 60_000))
     assert drawn.min() == span[0]
     assert drawn.max() == span[1]
     for end in span:
@@ -154,8 +154,8 @@ def test_lams_are_even_over_the_span_with_more_at_its_ends():
 def test_data_have_the_lams_of_the_samples_beside_them():
     cfg = configured("mlp")
     _, with_dial = systems_of(cfg, loaded(cfg))
-    _, y = train._latents(with_dial, jax.random.key(0), 16)
-    labels = train._told_as(with_dial, jnp.arange(16)[None], y)
+    _, y = pieces.latents(with_dial, jax.random.key(0), 16)
+    labels = pieces.told_as(with_dial, jnp.arange(16)[None], y)
     np.testing.assert_array_equal(labels[..., 1], y[..., 1])
     np.testing.assert_array_equal(labels[0, :, 0], np.arange(16))
 
@@ -188,7 +188,7 @@ def test_items_that_share_a_lam_are_in_a_row_and_spread_over_the_span():
     system = systems_of(cfg, loaded(cfg))[1]._replace(dial=(-1.0, 3.0))
     drawn = []
     for seed in range(300):
-        found = np.asarray(train._log_lams(system, jax.random.key(seed), 36)).tolist()
+        found = np.asarray(pieces.log_lams(system, jax.random.key(seed), 36)).tolist()
         groups = [found[at : at + 8] for at in range(0, 36, 8)]
         assert all(len(set(group)) == 1 for group in groups)
         drawn.append([group[0] for group in groups])

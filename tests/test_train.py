@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from prpr import data, objectives, ratio, train
+from prpr import data, objectives, pieces, ratio, train
 from prpr.models import biggan, small
 
 Array = jax.Array
@@ -114,7 +114,7 @@ def numpy_of(tree: Any) -> Any:
 def latents(system: train.System, state: train.TrainState, update: int) -> np.ndarray:
     """What an update draws: its key is the run's, with its step and its place in the step."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), update)
-    return np.asarray(train._latents(system, key, N)[0][0])
+    return np.asarray(pieces.latents(system, key, N)[0][0])
 
 
 TRACES: list[int] = []

@@ -88,6 +88,7 @@ def oracle_of(system: train.System, name: str) -> train.System:
         exact=True,
         reference=False,
         critic_steps=0,
+        warmup=0,  # there is no critic to warm, and it is left out
     )
 
 

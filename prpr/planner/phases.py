@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prpr import build, checkpoint, config, record, weights
-from prpr.jobs import DIAL, settings
+from prpr.jobs import DIAL, different, settings
 
 
 def lacks_critic(cfg: config.Config) -> bool:
@@ -116,8 +116,9 @@ def work(cfg: config.Config, command: str, workdir: str | None = None) -> Work:
             found.append(phase._replace(done=done))
     if fits:
         there = [s for (_, seed), s in _saved(folder / "base").items() if seed in cfg.seeds]
-        others += [saved.folder for saved in there if saved.differs(cfg)]
-        done = sum(bool(s.meta.get("fitted")) and not s.differs(cfg) for s in there)
+        fit = config.fit_of(cfg)
+        others += [saved.folder for saved in there if saved.differs(fit)]
+        done = sum(bool(s.meta.get("fitted")) and not s.differs(fit) for s in there)
         finished += [f"critic fit x {done}"] * bool(done)
         fits -= done
     notes = []
@@ -144,8 +145,10 @@ class _Saved(NamedTuple):
         now = {**record.to_plain(config.flatten(cfg)), **settings(cfg)}
         if self.meta.get("fitted") is False:  # when a fit ends may change until it has ended
             now = {knob: value for knob, value in now.items() if not knob.startswith("base.")}
-        saved = self.meta.get("settings", {})
-        return any(now[knob] != value for knob, value in saved.items() if knob in now)
+        saved = {k: v for k, v in self.meta.get("settings", {}).items() if k in now}
+        # A fit keeps the knobs that it reads. A run keeps all: what it lacks is newer than it.
+        asked = saved if "fitted" in self.meta else {**saved, **settings(cfg)}
+        return bool(different(saved, {knob: now[knob] for knob in asked}))
 
 
 def _saved(workdir: Path) -> dict[tuple[float | str | None, int], _Saved]:

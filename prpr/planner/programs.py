@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prpr import build, config, train
+from prpr import build, config, config_steadying, train
 from prpr.planner import flops, footprint
 from prpr.planner.phases import Phase
 
@@ -98,11 +98,15 @@ class Tracer:
 
     def __init__(self, shape: Any):
         self.shape = shape
-        self._known: dict[tuple[str, int], Traced] = {}
+        self._known: dict[Any, Traced] = {}
 
     def __call__(self, phase: Phase, items: int) -> Traced:
-        """The programs of a phase; at one batch, base and control differ by constants only."""
+        """The programs of a phase; at one batch, base and control differ by constants only.
+
+        Unless the control has the fine-tune's augmentation or penalties.
+        """
         name = "base" if phase.name == "control" else phase.name
-        if (name, items) not in self._known:
-            self._known[name, items] = trace(phase.cfg, self.shape, items)
-        return self._known[name, items]
+        key = name, items, config_steadying.values(phase.cfg)
+        if key not in self._known:
+            self._known[key] = trace(phase.cfg, self.shape, items)
+        return self._known[key]

@@ -84,7 +84,8 @@ def settings_of(cfg: config.Config) -> config.Config:
             "estimates no ratio, and a frontier is predicted from one; predict for the objective "
             "'envelope' with the route 'samples' (a flow's: 'balanced')."
         )
-    own = cfg.copy_and_resolve_references()
+    # A frontier is that of the items themselves, and calibration is all that steadies this critic.
+    own = config.plain(cfg)
     own.dial, own.lams, own.train.keep_best = (), (), max(1, cfg.train.keep_best)
     own.base.path, own.base.required = "", False
     # A rate that falls to zero with the fine-tune's steps would end the fit, whatever is learned.
