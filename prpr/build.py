@@ -261,7 +261,19 @@ def system(
         consistency_policy=cfg.critic.consistency_policy,
         mode_seeking=cfg.generator.mode_seeking,
         schedule=train.Schedule(**cfg.schedule),
+        log_prior=_log_prior(cfg, dataset),
     )
+
+
+def _log_prior(cfg: config.Config, dataset: data.AnyDataset) -> tuple[float, ...]:
+    """`System.log_prior`; () too where the labels are known only once the images are read."""
+    labels, classes = dataset.labels, dataset.num_classes
+    wanted = cfg.conditional_ratio and objectives.get(cfg.objective).needs_ratio
+    if not wanted or classes < 2 or labels is None:
+        return ()
+    # A class without data has half an item, so that its log is a number.
+    counts = np.maximum(np.bincount(labels, minlength=classes), 0.5)
+    return tuple(np.log(counts / counts.sum() * classes).tolist())
 
 
 def example(system: train.System, dataset: data.AnyDataset) -> jax.Array:

@@ -195,6 +195,12 @@ KNOBS: dict[str, Any] = {
         "the critic's; or a flow's own density, where the critic estimates that of the data",
     ),
     "normalise": Knob(False, _flag, "subtract the running log E_q[r̂] from the log-ratio"),
+    "conditional_ratio": Knob(
+        True,
+        _flag,
+        "take the classes' shares of labelled data out of the log-ratio, so that λ acts on a rare "
+        "class as on any other",
+    ),
     "dials": {
         "tau": Knob(0.5, _number(0, low_open=True), "temperature τ of the envelope, in nats"),
         "epsilon": Knob(0.1, _number(0), "weight of KL in envelope_kl"),

@@ -61,6 +61,8 @@ def settings(cfg: config.Config) -> dict[str, Any]:
     free = {f"train.{name}" for name in _FREE_TRAIN} | {f"data.{name}" for name in _FREE_DATA}
     if not cfg.dial:
         free |= {"model.dial", "model.dial_scale", "model.dial_items"}
+    if not objectives.get(cfg.objective).needs_ratio:
+        free.add("conditional_ratio")
     free |= {f"dials.{name}" for name in cfg.dials if name not in read} | {"model.remat"}
     return {
         knob: record.to_plain(value)
@@ -69,13 +71,17 @@ def settings(cfg: config.Config) -> dict[str, Any]:
     }
 
 
+# What a version that did not have a knob did, where that is not what its default does now.
+_FORMERLY = {"conditional_ratio": False}
+
+
 def different(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The knobs in which saved settings differ from those of now, sorted.
 
     A knob that was not saved, or as None, is one that the version which saved it did not have: it
     did what the default does now.
     """
-    default = record.to_plain(config.flatten(config.defaults()))
+    default = record.to_plain(config.flatten(config.defaults())) | _FORMERLY
 
     def then(knob: str) -> Any:
         value = saved.get(knob)

@@ -162,7 +162,13 @@ def sampler_loss(objective: Objective, output: Array, log_r: Array, dials: Dials
     return -(ascent / ascent.shape[0]).sum()
 
 
-def density_loss(objective: Objective, log_q: Array, log_r: Array, dials: Dials) -> Array:
+def density_loss(
+    objective: Objective,
+    log_q: Array,
+    log_r: Array,
+    dials: Dials,
+    log_prior: Array | float = 0.0,
+) -> Array:
     """−E_p[w log q], w = a/r frozen: maximum likelihood on reweighted data; -> ().
 
     Since E_q[a ∇log q] = E_p[(a/r) ∇log q], its gradient is exactly −∇_θ E_{q_θ}[a] for the exact
@@ -174,18 +180,22 @@ def density_loss(objective: Objective, log_q: Array, log_r: Array, dials: Dials)
       log_q: (N,) model log-density at samples of p, differentiable.
       log_r: (N,) log-ratio at the same samples.
       dials: traced scalars.
+      log_prior: (N,) log p(y)/q(y) where data and samples are drawn of other classes and `log_r`
+        is that within a class: the data have r e^log_prior times the samples' density.
     """
     if not objective.needs_ratio:
         raise ConfigError(f"objective {objective.name!r} has no likelihood form: it needs a ratio.")
-    return -(data_weight(objective, log_r, dials) * log_q).mean()
+    return -(data_weight(objective, log_r, dials, log_prior) * log_q).mean()
 
 
-def data_weight(objective: Objective, log_r: Array, dials: Dials) -> Array:
-    """a(log_r)/r at samples of p, (N,), cut from the gradient."""
+def data_weight(
+    objective: Objective, log_r: Array, dials: Dials, log_prior: Array | float = 0.0
+) -> Array:
+    """a(log_r)/(r e^log_prior) at samples of p, (N,), cut from the gradient."""
     ascent = objective.ascent(log_r, log_r, dials)
     tiny = jnp.finfo(log_r.dtype).tiny
     log_size = jnp.log(jnp.maximum(jnp.abs(ascent), tiny))
-    magnitude = jnp.exp(jnp.clip(log_size - log_r, -80.0, 80.0))
+    magnitude = jnp.exp(jnp.clip(log_size - log_r - log_prior, -80.0, 80.0))
     return jax.lax.stop_gradient(jnp.sign(ascent) * magnitude)
 
 
@@ -195,6 +205,7 @@ def balanced_loss(
     log_r: tuple[Array, Array],
     dials: Dials,
     axis_name: str | None = None,
+    log_prior: tuple[Array | float, Array | float] = (0.0, 0.0),
 ) -> Array:
     """−E_p[w log q] − E_q[w log q], w = (a − b)/(1 + r) frozen; -> ().
 
@@ -211,6 +222,7 @@ def balanced_loss(
         differentiable in θ, with the samples frozen.
       dials: traced scalars.
       axis_name: of the devices that share the batch, for b; M is of all together.
+      log_prior: at data and at samples, as in `density_loss`: w = (a(r) − b)/(1 + r e^log_prior).
     """
     if not objective.needs_ratio:
         raise ConfigError(f"objective {objective.name!r} has no likelihood form: it needs a ratio.")
@@ -220,8 +232,8 @@ def balanced_loss(
         total, count = jax.lax.psum(total, axis_name), count * jax.lax.axis_size(axis_name)
     ahead = (at_data - total / count, at_samples - (total - at_samples) / max(count - 1, 1))
     losses = [
-        -(jax.lax.stop_gradient(a * jax.nn.sigmoid(-each)) * density).mean()
-        for a, each, density in zip(ahead, log_r, log_q, strict=True)
+        -(jax.lax.stop_gradient(a * jax.nn.sigmoid(-each - prior)) * density).mean()
+        for a, each, prior, density in zip(ahead, log_r, log_prior, log_q, strict=True)
     ]
     return losses[0] + losses[1]
 

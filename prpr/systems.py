@@ -143,6 +143,8 @@ class System(NamedTuple):
       consistency: weight of bCR's penalty, at data and at samples; of `consistency_policy`.
       mode_seeking: weight of the mode seeking penalty on the generator.
       schedule: where λ and τ come from.
+      log_prior: log(p(y) K) of each of the K classes in the data, which is taken out of the
+        critic's log-ratio before the objective sees it (`conditional`); () where it is not.
     """
 
     generator: nn.Module
@@ -178,6 +180,7 @@ class System(NamedTuple):
     consistency_policy: str = ""
     mode_seeking: float = 0.0
     schedule: Schedule = Schedule()
+    log_prior: tuple[float, ...] = ()
 
     @property
     def reads(self) -> int:

@@ -72,6 +72,7 @@ __all__ = [
     "has_density",
     "held_out",
     "init",
+    "joint_log_ratio",
     "log_density",
     "log_ratio",
     "make_step",
@@ -255,6 +256,7 @@ def _through_samples(system: System, state: TrainState) -> _Loss:
         out = apply_frozen(system.critic, state.critic, fake, y)
         out = _with_density(system, state, out, fake, y)
         log_r = _normalised(system, state, system.critic_loss.log_ratio(out))
+        log_r = log_r - _prior(system, y)
         value = objectives.sampler_loss(system.objective, out, log_r, dials)
         alpha = jnp.exp(jnp.minimum(log_r + jnp.log(dials["lam"]), 0.0)).mean()
         return value, (extra, {"alpha": alpha})
@@ -272,10 +274,11 @@ def _through_data(system: System, state: TrainState) -> _Loss:
         if system.route == "likelihood":
             return -log_q.mean() / system.dim_z, (extra, scalars)
         log_r = log_ratio(system, state, _continuous(system, x, noise), y)
-        dials = _dials(system, state, y)
-        # The other form of α(λ), E_p[min(λ, 1/r)].
-        scalars["alpha"] = jnp.exp(jnp.minimum(-log_r, jnp.log(dials["lam"]))).mean()
-        value = objectives.density_loss(system.objective, log_q, log_r, dials)
+        dials, prior = _dials(system, state, y), _prior(system, y)
+        # The other form of α(λ), E_p[min(λ, 1/r)]; p and q as they are drawn, classes and all.
+        least = jnp.minimum(-log_r, jnp.log(dials["lam"]))
+        scalars["alpha"] = jnp.exp(least - prior).mean()
+        value = objectives.density_loss(system.objective, log_q, log_r, dials, prior)
         return value / system.dim_z, (extra, scalars)
 
     return loss
@@ -300,6 +303,7 @@ def _through_both(system: System, state: TrainState) -> _Loss:
             (log_r_data, log_r_samples),
             dials,
             system.axis_name,
+            (_prior(system, y), _prior(system, classes)),
         )
         alpha = jnp.exp(jnp.minimum(log_r_samples + jnp.log(dials["lam"]), 0.0)).mean()
         scalars = {"log_likelihood": at_data.mean(), "alpha": alpha}
@@ -507,10 +511,31 @@ def make_step(system: System, *, move_generator: bool = True) -> Step:
 
 
 def log_ratio(system: System, state: TrainState, x: Array, y: Array) -> Array:
-    """log_r̂ of the state at x (N, ...), y (N,), normalised if the system says so: (N,)."""
+    """log_r̂ of the state at x (N, ...), y (N,): (N,).
+
+    It is what the objective sees: normalised if the system says so, and with `System.log_prior`
+    that of a class' data to its samples, log p(x|y)/q(x|y).
+    """
+    return joint_log_ratio(system, state, x, y) - _prior(system, y)
+
+
+def joint_log_ratio(system: System, state: TrainState, x: Array, y: Array) -> Array:
+    """The same of items with their classes as they are drawn, log p(x, y)/q(x, y)."""
     out = apply_frozen(system.critic, state.critic, x, y)
     out = _with_density(system, state, out, x, y)
     return _normalised(system, state, system.critic_loss.log_ratio(out))
+
+
+def _prior(system: System, y: Array) -> Array:
+    """What `System.log_prior` takes out at y: (N,), or () where nothing is.
+
+    Samples are drawn of all K classes alike, so log p(x, y)/q(x, y) = log p(x|y)/q(x|y) +
+    log p(y)K. At λ < 1 a class of one in a hundred would have all its samples beyond the
+    threshold, and get no gradient.
+    """
+    if not system.log_prior:
+        return jnp.zeros(())
+    return jnp.asarray(system.log_prior, jnp.float32)[heard(y)[0]]
 
 
 def _normalised(system: System, state: TrainState, log_r: Array) -> Array:
@@ -530,9 +555,11 @@ def held_out(system: System, state: TrainState, batch: Batch) -> dict[str, Array
         this device's part.
 
     Returns:
-      {"data": (M,), "samples": (M,)} log-ratios, {"data_seen", "samples_seen"} (M, D) features that
-      do not change (`prpr.health` compares them), {"generator_norm", "critic_norm"} (devices,), of
-      all devices together; of a generator that has a density also {"log_likelihood": (M,)} of the
+      {"data": (M,), "samples": (M,)} log-ratios of items with their classes, {"data_prior",
+      "samples_prior"} (M,) what `System.log_prior` takes out of them, {"data_seen",
+      "samples_seen"} (M, D) features that do not change (`prpr.health` compares them),
+      {"generator_norm", "critic_norm"} (devices,), of all devices together; of a generator that
+      has a density also {"log_likelihood": (M,)} of the
       data, and that alone where there is no ratio.
     """
     whole, key = system._replace(accumulate=1), _key(state, _DIAGNOSE + batch["index"])
@@ -563,9 +590,12 @@ def _held_out_ratio(
         seen.as_seen(system, state, drawn, side, x)
         for side, x in (("data", image), ("samples", fake))
     )
+    labels = pieces.told_as(system, label, y[0])
     return {
-        "data": log_ratio(system, state, real, pieces.told_as(system, label, y[0])),
-        "samples": log_ratio(system, state, shown, y[0]),
+        "data": joint_log_ratio(system, state, real, labels),
+        "samples": joint_log_ratio(system, state, shown, y[0]),
+        "data_prior": jnp.broadcast_to(_prior(system, labels), label.shape),
+        "samples_prior": jnp.broadcast_to(_prior(system, y[0]), label.shape),
         "data_seen": _seen(image),
         "samples_seen": _seen(fake),
         "generator_norm": health.norm(state.generator.params)[None],
@@ -582,12 +612,21 @@ def _seen(x: Array) -> Array:
     return x.reshape(x.shape[0], -1)
 
 
-def diagnose(log_r_real: Array, log_r_fake: Array, lam: Array | float) -> Scalars:
+def diagnose(
+    log_r_real: Array,
+    log_r_fake: Array,
+    lam: Array | float,
+    prior_real: Array | float = 0.0,
+    prior_fake: Array | float = 0.0,
+) -> Scalars:
     """Held-out checks of an estimated ratio.
 
     Args:
-      log_r_real, log_r_fake: log_r̂ at held-out data and at samples, (N,) each.
+      log_r_real, log_r_fake: log_r̂ at held-out data and at samples, (N,) each; of items with
+        their classes, as the critic was trained.
       lam: λ of the bound.
+      prior_real, prior_fake: (N,) what is taken out of them before the objective sees them; the
+        bound is then that of data of all classes alike, by weights.
 
     Returns:
       Calibration error and slope (1: right; below 1: log_r̂ too wide), the loss of classification
@@ -596,7 +635,9 @@ def diagnose(log_r_real: Array, log_r_fake: Array, lam: Array | float) -> Scalar
     """
     curve = ratio.calibration(log_r_real, log_r_fake)
     threshold = -jnp.log(lam)
-    bound = lam * (log_r_real < threshold).mean() + (log_r_fake >= threshold).mean()
+    weight = jnp.exp(-jnp.asarray(prior_real)) * jnp.ones_like(log_r_real)
+    below = jnp.where(log_r_real - prior_real < threshold, weight, 0.0).sum() / weight.sum()
+    bound = lam * below + (log_r_fake - prior_fake >= threshold).mean()
     return {
         "heldout_calibration_error": curve.error,
         "heldout_calibration_slope": ratio.recalibrate(log_r_real, log_r_fake).slope,

@@ -94,6 +94,8 @@ class Trainer:
         self.total = cfg.train.warmup + cfg.train.steps
         self.parts = parts
         self.settings = {**settings(cfg), "data.size": parts.train.size}
+        if not self.system.log_prior:  # the knob changes nothing here
+            self.settings.pop("conditional_ratio", None)
         self.given_up: dict[str, tuple[recovery.Fall, ...]] = {}
         self._batches: dict[tuple[int, int], data.Batches] = {}
         self._bases: Mapping[int, int] = {}
@@ -493,7 +495,8 @@ class Trainer:
             if self.system.levels:
                 values["heldout_bits_per_dim"] = bits_per_dim(mean, self.parts.train.shape)
         if "data" in found:
-            judged = self._diagnose(found["data"], found["samples"], jnp.float32(lam))
+            priors = found["data_prior"], found["samples_prior"]
+            judged = self._diagnose(found["data"], found["samples"], jnp.float32(lam), *priors)
             tau = jnp.float32(self.cfg.dials.tau)
             well = self._health(found, jnp.float32(lam), tau)
             values |= jax.device_get({**judged, **well})
@@ -560,7 +563,7 @@ def _health(found: Mapping[str, Any], lam: jax.Array, tau: jax.Array) -> train.S
     """The scalars of `prpr.health` from what `train.held_out` gave of a run."""
     values = {
         "heldout_saturation": health.saturation(found["data"], found["samples"]),
-        "moved_share": health.moved_share(found["samples"], lam, tau),
+        "moved_share": health.moved_share(found["samples"] - found["samples_prior"], lam, tau),
         "generator_norm": found["generator_norm"].mean(),
         "critic_norm": found["critic_norm"].mean(),
     }

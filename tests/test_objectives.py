@@ -314,6 +314,56 @@ def test_balanced_form_is_the_gradient_of_the_mean_ascent(name, lam):
     np.testing.assert_allclose(got, true, rtol=1e-6, atol=1e-12 + 1e-8 * np.abs(true).max())
 
 
+@pytest.mark.parametrize("form", ["data", "balanced"])
+@pytest.mark.parametrize("name", ["envelope", "kl", "smoothed_pr"])
+def test_with_classes_of_other_shares_each_class_has_its_own_mean_ascent(form, name):
+    """Two classes of three atoms, .95 and .05 of the data and half of the samples each.
+
+    The gradient is −∇ of the mean over samples of a(p(x|y)/q(x|y)), whatever the shares.
+    """
+
+    def rows(logits: np.ndarray) -> np.ndarray:
+        return np.stack([softmax(row) for row in logits])
+
+    rng = np.random.default_rng(14)
+    given, theta = rows(rng.normal(size=(2, 3))), 0.5 * rng.normal(size=(2, 3))
+    share, objective, d = np.array([0.95, 0.05]), objectives.get(name), {"lam": 0.4}
+    joint = share[:, None] * given
+    every = np.stack(np.meshgrid(*[np.arange(6)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    with float64():
+        d = dials(np.float64, **d)
+        log_r = np.log(given) - np.log(rows(theta))
+        a = np.asarray(objective.ascent(log_r, log_r, d))
+        prior = jnp.asarray(np.repeat(np.log(share * 2), 3))
+
+        @jax.jit
+        @jax.grad
+        def gradient(theta: Array) -> Array:
+            log_q = jax.nn.log_softmax(theta, axis=1)
+            log_r, log_q = (jnp.log(given) - log_q).ravel(), log_q.ravel()
+
+            def one(atoms: Array) -> Array:
+                at, pair = atoms[:1], atoms[1:]
+                if form == "data":
+                    return objectives.density_loss(objective, log_q[at], log_r[at], d, prior[at])
+                both = [(x[at], x[pair]) for x in (log_q, log_r, prior)]
+                return objectives.balanced_loss(objective, *both[:2], d, None, both[2])
+
+            q = 0.5 * jnp.exp(log_q)
+            chances = jax.lax.stop_gradient(
+                joint.ravel()[every[:, 0]] * q[every[:, 1]] * q[every[:, 2]]
+            )
+            return (chances * jax.vmap(one)(every)).sum()
+
+        got = np.asarray(gradient(theta))
+
+    def mean_ascent(flat: np.ndarray) -> float:
+        return float(0.5 * (rows(flat.reshape(2, 3)) * a).sum())
+
+    true = -gradient_of(mean_ascent, theta.ravel(), 1e-3)
+    np.testing.assert_allclose(got.ravel(), true, rtol=1e-6, atol=1e-8 * np.abs(true).max())
+
+
 def test_balanced_weights_are_bounded_and_have_no_mean_over_samples():
     """|w| ≤ 1 at any ratio and λ; where a is constant there is nothing to learn."""
     log_r = jnp.linspace(-80.0, 80.0, 321)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prpr import checkpoint, config, health, record, recovery, run, train
+from prpr import build, checkpoint, config, data, health, jobs, record, recovery, run, train
 from prpr.errors import CheckpointError, ConfigError, GivenUp, Preempted
 
 TOTAL = 8  # steps of a run
@@ -235,6 +235,28 @@ def test_what_a_fatal_check_suspects_is_not_saved(cfg, tmp_path, monkeypatch):
     run.finetune(cfg, tmp_path)
     # Checks at 0, 2, 4 (suspect), 6, 8 (suspect, and the end).
     assert saved == [2, 6, TOTAL]
+
+
+def test_a_rare_class_has_the_ratio_of_its_own(cfg):
+    """`build.system` takes the classes' shares from the training labels, where λ reads a ratio."""
+    labels = np.repeat([0, 1, 3], [75, 24, 1])  # and none of class 2
+    rare = data.Dataset(np.zeros((100, 2), np.float32), labels, 4, "made")
+    cfg.objective, cfg.critic.loss = "envelope", "logistic"
+    shares = np.exp(build.system(cfg, rare).log_prior)
+    np.testing.assert_allclose(shares, 4 * np.array([75, 24, 0.5, 1]) / 100.5)
+    one = rare._replace(labels=np.zeros(100, int), num_classes=1)
+    assert build.system(cfg, one).log_prior == ()
+    for knob, value in (("conditional_ratio", False), ("objective", "logistic")):
+        other = cfg.copy_and_resolve_references()
+        other[knob] = value
+        assert build.system(other, rare).log_prior == ()
+    # It tells runs apart, but not those that it changes nothing of; older ones had none.
+    kept = jobs.settings(cfg)
+    assert kept["conditional_ratio"] is True
+    older = {k: v for k, v in kept.items() if k != "conditional_ratio"}
+    assert jobs.different(older, kept) == ["conditional_ratio"]
+    cfg.objective = "hinge"
+    assert "conditional_ratio" not in jobs.settings(cfg)
 
 
 def test_from_scratch_nothing_is_held_against_its_start():

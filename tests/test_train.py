@@ -292,6 +292,55 @@ def test_log_norm_tracks_the_mean_ratio_and_is_subtracted(step):
     assert not np.allclose(got.generator.params["shift"], after.generator.params["shift"])
 
 
+def test_the_classes_shares_are_taken_out_of_what_the_generator_sees(step):
+    """A critic that holds log 4 more for a class' data, and a prior of 4: the same generator."""
+    state = fresh(PLAIN)
+    more = jax.tree.map(lambda leaf: leaf, state)
+    params = {**state.critic.params, "c": state.critic.params["c"] + jnp.log(4.0)}
+    more = state.replace(critic=state.critic.replace(params=params))
+    system = PLAIN._replace(log_prior=(math.log(4.0),) * 3)
+    one, _ = train.generator_update(PLAIN, state, N)
+    other, _ = train.generator_update(system, more, N)
+    np.testing.assert_allclose(
+        other.generator.params["shift"], one.generator.params["shift"], rtol=1e-5
+    )
+    wrong, _ = train.generator_update(PLAIN, more, N)
+    assert not np.allclose(wrong.generator.params["shift"], one.generator.params["shift"])
+    # Each class has its own; held-out checks keep what the critic was trained for.
+    x, y = jnp.zeros((3, 2)), jnp.arange(3)
+    uneven = PLAIN._replace(log_prior=(0.5, -1.0, 2.0))
+    joint = train.joint_log_ratio(uneven, state, x, y)
+    np.testing.assert_allclose(
+        train.log_ratio(uneven, state, x, y), joint - jnp.array([0.5, -1.0, 2.0]), rtol=1e-6
+    )
+    found = train.held_out(uneven, state, {**first(batch(PLAIN)), "index": jnp.int32(0)})
+    plain = train.held_out(PLAIN, state, {**first(batch(PLAIN)), "index": jnp.int32(0)})
+    np.testing.assert_array_equal(found["data"], plain["data"])
+    assert set(np.asarray(found["samples_prior"]).tolist()) <= {0.5, -1.0, 2.0}
+    assert not np.asarray(plain["data_prior"]).any()
+
+
+def first(several: dict[str, np.ndarray]) -> dict[str, Array]:
+    """The first batch of a step's."""
+    return {name: jnp.asarray(value)[0] for name, value in several.items()}
+
+
+def test_the_bound_weighs_data_of_uneven_classes(diagnose):
+    """One class is 90 % of the data; weighted, the bound is that of even ones."""
+    del diagnose
+    rng = np.random.default_rng(3)
+    classes = np.repeat([0, 1], [900, 100])
+    prior = np.log(np.array([1.8, 0.2]))[classes].astype(np.float32)
+    real = rng.normal(np.array([1.0, -2.0])[classes]).astype(np.float32)
+    fake = rng.normal(size=1000).astype(np.float32)
+    none = np.zeros(1000, np.float32)
+    got = train.diagnose(real + prior, fake, 2.0, prior, none)
+    below = (real < -np.log(2.0)).astype(float)
+    even = 0.5 * (below[classes == 0].mean() + below[classes == 1].mean())
+    wanted = 2.0 * even + (fake >= -np.log(2.0)).mean()
+    assert float(got["heldout_alpha"]) == pytest.approx(min(wanted, 1.0), abs=1e-5)
+
+
 def test_log_norm_stays_finite_at_a_huge_ratio(step):
     state = fresh(toy())
     critic = train.Net({**state.critic.params, "c": jnp.float32(85.0)}, state.critic.extra)

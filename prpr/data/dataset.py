@@ -151,6 +151,11 @@ class FileDataset:
         return len(self.items.class_names)
 
     @property
+    def labels(self) -> np.ndarray | None:
+        """(N,) int32, or None where the images would have to be read for them."""
+        return None if self.items.labels is None else self.items.labels[self.rows]
+
+    @property
     def corrupt(self) -> tuple[str, ...]:
         """The images that could not be read so far: "place: reason" each."""
         with self._lock:

@@ -76,7 +76,9 @@ def check_start(key: str, cfg: config.Config) -> None:
 def settings_of(cfg: config.Config) -> dict[str, Any]:
     """The settings of a model, those of its base included, that decide what is computed."""
     base = {f"base.{key}": record.to_plain(value) for key, value in cfg.base.items()}
-    return {**jobs.settings(cfg), **base}
+    own = jobs.settings(cfg)
+    own.pop("conditional_ratio", None)  # `unconditional` data have no such ratio
+    return {**own, **base}
 
 
 def oracle_of(system: train.System, name: str) -> train.System:

@@ -147,7 +147,9 @@ class _Saved(NamedTuple):
             now = {knob: value for knob, value in now.items() if not knob.startswith("base.")}
         saved = {k: v for k, v in self.meta.get("settings", {}).items() if k in now}
         # A fit keeps the knobs that it reads. A run keeps all: what it lacks is newer than it.
-        asked = saved if "fitted" in self.meta else {**saved, **settings(cfg)}
+        asked = set(saved) if "fitted" in self.meta else {*saved, *settings(cfg)}
+        # Data of one class have no such ratio, and their runs do not keep the knob.
+        asked -= {"conditional_ratio"} - set(saved)
         return bool(different(saved, {knob: now[knob] for knob in asked}))
 
 
