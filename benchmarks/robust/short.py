@@ -18,8 +18,10 @@ LAMS = (0.05, 50.0)
 # How a short fine-tune is set; a new row is one line.
 SETTINGS: dict[str, Mapping[str, Any]] = {
     "default": {},
+    "no_recovery": {"recovery.attempts": 0},
     # As published: the dual variable, clipped into its domain, and min(λr, 1) with r̂ frozen.
     "published": {
+        "recovery.attempts": 0,
         "critic.loss": "pearson",
         "critic.parametrisation": "dual",
         "critic.scale": 1.0,

@@ -17,6 +17,20 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "normalise": {"normalise": True},
     "clip": {"critic.clip": 1.0, "generator.clip": 1.0},
     "ema": {"generator.ema": 0.995},
+    "joint": {"conditional_ratio": False},
+    "augment": {"augment.policy": "translation,cutout"},
+    "adaptive": {
+        "augment.policy": "translation,cutout",
+        "augment.p": 0.0,
+        "augment.adaptive": 0.6,
+        "augment.kimg": 50.0,
+    },
+    "noise": {"augment.policy": "noise", "augment.sigma": 0.1, "augment.sigma_steps": 500},
+    "lecam": {"critic.lecam": 0.1},
+    "consistency": {"critic.consistency": 10.0, "critic.consistency_policy": "translation"},
+    "freeze": {"critic.freeze": 1},
+    "mode_seeking": {"generator.mode_seeking": 0.1},
+    "schedule": {"schedule.lam_from": 1.0, "schedule.steps": 375},
 }
 
 # As many further updates with a loss that has no λ, once a condition: see config.control_of.
