@@ -396,6 +396,33 @@ def _read_runs(folder: Path, rows: Sequence[Group], config: Mapping[str, Any]) -
     return runs
 
 
+def _events(folder: Path) -> list[str]:
+    """The alarms, rollbacks and ends of the runs of metrics.jsonl, in words."""
+    if not (folder / "metrics.jsonl").exists():
+        return []
+    rang: dict[tuple[str, str], list[int]] = {}
+    done = []
+    for line in record.read_metrics(folder):
+        name, step = str(line.get("run")), line.get("step", 0)
+        if "alarm" in line:
+            rang.setdefault((name, f"{line['severity']}: {line['alarm']}"), []).append(step)
+        elif "rollback" in line:
+            done.append(
+                f"{name}: went back to step {step} after {line['because']} at step {line['at']}, "
+                f"with rates x {line['rate']:g} (attempt {line['rollback']})."
+            )
+        elif "given_up" in line:
+            done.append(
+                f"{name}: was given up after {line['given_up']} at step {step}; it is not scored, "
+                "and its checkpoints are kept."
+            )
+    warned = [
+        f"{name}: {what} at step {', '.join(map(str, steps))}."
+        for (name, what), steps in rang.items()
+    ]
+    return [*done, *warned]
+
+
 def _read_samples(
     folder: Path, rows: Sequence[Group], n_fake: int | None
 ) -> tuple[dict[str, Samples], dict[str, str]]:
@@ -472,6 +499,7 @@ def make(
         "samples": figures.samples(rows, stored, colors),
         "calibration": figures.calibration(tuned, colors),
         "training": figures.training(tuned, colors),
+        "health": figures.health(tuned, colors),
     }
     images: dict[str, bytes] = {}
     for name, figure in drawn.items():
@@ -496,6 +524,7 @@ def make(
         rows=[_row(g) for g in rows],
         several_seeds=_most_seeds(rows) > 1,
         findings=[_finding(failed) for failed in warnings(runs)],
+        events=_events(folder),
         runs=runs,
         plane=_plane(shown, hexes, data),
         picks=[_pick(g, sheets, chosen) for g in shown],

@@ -382,15 +382,72 @@ _PANELS: tuple[tuple[str, tuple[str, ...], bool, float | None, bool], ...] = (
 )
 
 
+# What `prpr.health` watches, likewise.
+_HEALTH: tuple[tuple[str, tuple[str, ...], bool, float | None, bool], ...] = (
+    ("precision of a held-out batch", ("precision_proxy",), False, None, False),
+    ("recall of a held-out batch", ("recall_proxy",), False, None, False),
+    ("AUC: held-out solid, training dashed", ("heldout_auc", "train_auc"), False, 0.5, False),
+    ("share of samples that λ moves", ("moved_share",), True, None, False),
+    ("share of samples beside another one", ("duplicates",), False, 0.0, False),
+    ("share with |log r̂| above 20", ("heldout_saturation",), True, 0.0, False),
+    (
+        "top singular value: critic dashed",
+        ("generator_spectral_norm", "critic_spectral_norm"),
+        False,
+        None,
+        True,
+    ),
+    (
+        "gradient's norm: critic dashed",
+        ("generator_grad_norm", "critic_grad_norm"),
+        False,
+        None,
+        True,
+    ),
+)
+
+
 @plotting.styled
 def training(runs: Sequence[Run], colors: Colors) -> "Figure | None":
     """The course of training, a curve a run: losses, the log-ratio and its held-out checks."""
-    keys = [key for _, names, *_ in _PANELS for key in names]
+    return _courses(runs, colors, _PANELS)
+
+
+@plotting.styled
+def health(runs: Sequence[Run], colors: Colors) -> "Figure | None":
+    """What is watched while training; a cross marks the step that a run went back to."""
+    fig = _courses(runs, colors, _HEALTH)
+    if fig is None:
+        return None
+    for run in runs:
+        steps, _ = run.series("rollback")
+        for ax in fig.axes:
+            (mark,) = ax.plot(
+                steps,
+                np.zeros(len(steps)),
+                "x",
+                transform=ax.get_xaxis_transform(),
+                color=colors(run.name, run.lam),
+                markeredgewidth=2.0,
+                clip_on=False,
+                zorder=5,
+            )
+            mark.set_in_layout(False)
+    return fig
+
+
+def _courses(
+    runs: Sequence[Run],
+    colors: Colors,
+    panels: Sequence[tuple[str, tuple[str, ...], bool, float | None, bool]],
+) -> "Figure | None":
+    """Curves of the runs in 4 x 2 panels; None where nothing of them is recorded."""
+    keys = [key for _, names, *_ in panels for key in names]
     runs = [run for run in runs if any(len(run.series(key)[0]) for key in keys)]
     if not runs:
         return None
     fig, axes = plotting.subplots(4, 2, size=(plotting.PAGE, 7.8), sharex=True)
-    for ax, (title, names, of_ratio, target, log) in zip(axes, _PANELS, strict=True):
+    for ax, (title, names, of_ratio, target, log) in zip(axes, panels, strict=True):
         drawn = False
         for run in runs:
             if of_ratio and not run.ratio:
@@ -406,6 +463,9 @@ def training(runs: Sequence[Run], colors: Colors) -> "Figure | None":
             _log_axis(ax)
         if target is not None and drawn:
             ax.axhline(target, color="#444444", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        tops = [np.max(line.get_ydata()) for line in ax.lines]
+        if target == 0.0 and tops and max(tops) < 0.02:  # 1e-17 is no number to read an axis by
+            ax.set_ylim(-0.001, 0.02)
         if not drawn:
             ax.text(0.5, 0.5, "not recorded", color="#777777", ha="center", transform=ax.transAxes)
             ax.set_yticks([])

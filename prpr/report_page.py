@@ -68,6 +68,7 @@ class Page(NamedTuple):
       rows: the table, in order.
       several_seeds: whether some row is a mean over seeds.
       findings: the checks that failed.
+      events: what rang while training, and what was done: a sentence each.
       runs: the training runs with their curves.
       plane: precision against recall; None where no row has both.
       picks: of every mark of the plane, in its order; `picked` is shown first.
@@ -89,6 +90,7 @@ class Page(NamedTuple):
     rows: Sequence[Row]
     several_seeds: bool
     findings: Sequence[Finding]
+    events: Sequence[str]
     runs: Sequence[Run]
     plane: Plane | None
     picks: Sequence[Pick]
@@ -242,6 +244,9 @@ CAPTIONS = {
     "calibration": "When the critic says that a sample is real with some probability, does that "
     "share of them turn out real? On the diagonal it does. Checked on held-out data at the last "
     "check; a dot's area is the share of samples it stands for.",
+    "health": "What is watched for collapse and for a critic that cannot be believed. Precision "
+    "and recall here are of one held-out batch in simple features, to be watched over time: the "
+    "table's are the numbers to quote. A cross below marks a step that a run went back to.",
     "training": "What the critic and the generator did at every step; dotted lines mark where an "
     "ideal estimate lies. Held-out values come from data that neither of them trained on. "
     "Long curves are shown faint, with their moving average.",
@@ -292,6 +297,9 @@ def render(page: Page) -> str:
 <section><h2>Training</h2>
 {_figure(page, "training") or absent("no training curves in metrics.jsonl")}
 {_about_curves(page)}</section>
+<section id="health"><h2>Health</h2>
+{_events_html(page)}
+{_figure(page, "health")}</section>
 <section id="cost"><h2>Cost</h2>
 {report_sections.cost(page.seconds, page.plan)}</section>
 <section><h2>Configuration</h2>
@@ -404,6 +412,7 @@ def _figure(page: Page, name: str) -> str:
         return ""
     alt = {
         "calibration": "Reliability curves of the critic, a panel for each run.",
+        "health": "Curves of what is watched over training steps, a panel for each.",
         "training": "Curves of losses, log-ratios and held-out checks over training steps.",
     }[name]
     data = page.images[name]
@@ -448,6 +457,13 @@ def _warnings_html(page: Page) -> str:
     elif not page.findings:
         parts.append("<p>None: every run's last held-out checks are within their bounds.</p>")
     return "\n".join(parts)
+
+
+def _events_html(page: Page) -> str:
+    if not page.events:
+        return "<p>No alarm rang while the runs of this page were trained.</p>"
+    items = "".join(f"<li>{_glued(said)}</li>" for said in page.events)
+    return f"<ul>{items}</ul>"
 
 
 def _about_curves(page: Page) -> str:
