@@ -89,6 +89,9 @@ def run_condition(plan: Plan, condition: str, names: Sequence[str]) -> None:
     keep(plan.workdir, rows)
     seeds = [seed for seed in plan.seeds if seed not in failed]
     for name in names:
+        if not variants.fits(condition, name):
+            print(f"{condition}, {name}: not for points", file=sys.stderr, flush=True)
+            continue
         if seeds:
             keep(plan.workdir, runs.make_variant(plan, condition, name, seeds))
         said = f"{condition}, {name}: done, {time.monotonic() - start:.0f} s since its base began"

@@ -6,7 +6,8 @@
 From the base of clean digits (DIR/bases/clean, which benchmarks/robustness.py also uses), 50 steps
 of the critic and 100 of the generator, at λ from .05 to 50 on a log grid, as many for each seed.
 Collapsed: a fatal alarm of `prpr.health`, or a last held-out recall proxy below a third of the
-first. Runs that could not be finished are counted apart. Printed with Wilson's 95 % intervals, and
+first, at its end. Runs that were given up, and those that went back after an alarm, are counted
+apart. Printed with Wilson's 95 % intervals, and
 written to DIR/short_finetunes.json; what is finished is not trained again.
 """
 

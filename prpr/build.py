@@ -137,8 +137,20 @@ def _schedule(lr: float, decay: str, hold: int, steps: int) -> optax.Schedule:
 
 
 def _optimiser(opt: config.Config, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Adam, whose gradients are clipped first where `opt.clip` says so.
+
+    The state is Adam's either way (a clip has none), so that a base that was trained without can
+    be fine-tuned with it.
+    """
     adam = optax.adam(schedule, b1=opt.b1, b2=opt.b2, eps=opt.eps)
-    return optax.chain(optax.clip_by_global_norm(opt.clip), adam) if opt.clip else adam
+    if not opt.clip:
+        return adam
+    clip = optax.clip_by_global_norm(opt.clip)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return adam.update(clip.update(updates, optax.EmptyState())[0], state, params)
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def _held(tx: optax.GradientTransformation, layers: int) -> optax.GradientTransformation:

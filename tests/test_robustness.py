@@ -14,7 +14,7 @@ import short_finetunes
 from robust import conditions, corrupt, figure, measure, runs, short, table, variants
 from robust.conditions import CONDITIONS, DIGITS, RING
 
-from prpr import config, data, errors, plotting, record
+from prpr import config, data, errors, health, plotting, record, recovery
 from prpr import run as prpr_run
 
 SPOILED = [name for name, one in CONDITIONS.items() if one.spoil is not None]
@@ -94,7 +94,8 @@ def test_noise_has_its_share_and_is_noise(name, share):
     assert noise.var() == pytest.approx(var, rel=0.08)
     counts = np.bincount(bad.labels[images], minlength=clean.num_classes)
     assert counts.min() > 0.3 * len(images) / clean.num_classes
-    assert not set(_rows(conditions.spoiled(name)["valid"])) & set(_rows(bad.take(images)))
+    for other in (conditions.spoiled(name)["valid"], conditions.spoiled(name, seed=1)["train"]):
+        assert not set(_rows(other)) & set(_rows(bad.take(images))), "two draws are one"
 
 
 def test_labels_are_wrong_in_their_share_and_images_stay():
@@ -153,6 +154,13 @@ def test_settings_of_conditions():
             assert here.model == there.model, name
     with pytest.raises(errors.ConfigError, match="Did you mean 'noise_10'"):
         conditions.get("noise_1")
+
+
+def test_variants_that_shift_or_cut_are_for_images():
+    assert variants.fits("clean", "augment")
+    assert not variants.fits("ring_clean", "augment")
+    assert variants.fits("ring_clean", "lecam")
+    assert variants.fits("ring_clean", "hinge")
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
@@ -261,7 +269,7 @@ def test_short_fine_tunes_are_counted():
     assert [one.collapsed for one in found] == [False, True, True, False]
     assert found[2].kept == pytest.approx(1 / 6)
     counts = short.counted(found)
-    assert [counts[what][0] for what in ("collapsed", "not finished", "either")] == [2, 1, 3]
+    assert [counts[what][0] for what in counts] == [2, 1, 2, 4]
     assert counts["went back"][:2] == (2, 4)
     # Wilson's interval of 2 in 4: (.5 ± z²/8 …) by hand with z = 1.96.
     assert counts["collapsed"][2:] == pytest.approx((0.150, 0.850), abs=1e-3)
@@ -384,6 +392,37 @@ def test_a_run_that_fails_is_a_row_and_others_go_on(tmp_path, monkeypatch, end):
     assert at[1, 1.0]["file"] == "lam_1-seed1.npz"
     assert calls[0] == ((0, 1, 2), plan.lams)
     assert ((0,), plan.lams) in calls, "seeds without a fault are made together"
+
+
+def test_runs_that_were_given_up_are_rows_and_nothing_is_tried_again(tmp_path, monkeypatch):
+    """All others are in summary.json by then."""
+    calls = []
+
+    def finetune(cfg, folder):
+        calls.append(cfg.lams)
+        summary = _summary(cfg.seeds, cfg.lams)
+        summary["rows"] = [row for row in summary["rows"] if (row["seed"], row["lam"]) != (1, 5.0)]
+        record.write_bytes(folder / "a", b"")
+        record.write_json(folder / "summary.json", summary)
+        raise errors.GivenUp("given up")
+
+    monkeypatch.setattr(prpr_run, "finetune", finetune)
+    monkeypatch.setattr(record, "read_metrics", lambda _: [])
+    monkeypatch.setattr(measure, "samples", lambda *_: {})
+    alarm = health.Alarm("collapsed", "fatal", 9, {}, "found", "means", "advice")
+    folder = tmp_path / "runs" / "clean" / "default" / "checkpoints" / "lam_5-seed1"
+    recovery.write(folder, [recovery.Fall((alarm,), 5, 0.5)] * 4)
+    plan = runs.Plan(tmp_path, (0.2, 5.0), (0, 1))
+    rows = runs.make_variant(plan, "clean", "default", plan.seeds)
+    assert calls == [plan.lams]
+    assert [row["error"] for row in rows] == [
+        *(None, None, None, "given up after 4 fatal alarms, the last time by collapsed")
+    ]
+    assert (rows[3]["name"], rows[3]["seed"]) == ("lam_5", 1)
+    monkeypatch.setattr(runs, "base_folder", lambda *_: tmp_path)
+    monkeypatch.setattr(runs, "fate", lambda *_: "given up")
+    found = short.outcomes(plan, "default", plan.seeds)
+    assert [one.error for one in found] == ["", "", "", "given up"]
 
 
 def test_an_end_that_is_asked_for_is_no_failure(monkeypatch, tmp_path):

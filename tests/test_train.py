@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from prpr import data, objectives, pieces, ratio, train
+from prpr import build, config, data, objectives, pieces, ratio, train
 from prpr.models import biggan, small
 
 Array = jax.Array
@@ -386,6 +386,28 @@ def test_clipping_bounds_the_movement_and_not_the_report():
         moved = optax.tree.norm(jax.tree.map(lambda a, b: a - b, old, new))
         np.testing.assert_allclose(moved, 1e-3, rtol=1e-2)
         assert scalars[f"{net}_grad_norm"] > 2e-3
+
+
+def test_a_clipped_optimiser_fits_the_state_of_one_that_does_not_clip():
+    """So that a fine-tune that clips can start from a base that did not."""
+    opt = config.defaults().generator
+    bare = build._optimiser(opt, optax.constant_schedule(opt.lr))
+    opt.clip = 1.0
+    clipped = build._optimiser(opt, optax.constant_schedule(opt.lr))
+    chain = optax.chain(optax.clip_by_global_norm(1.0), bare)
+    x = jnp.zeros(2, jnp.float32)
+    state, expected = bare.init(x), chain.init(x)
+    assert jax.tree.structure(state) == jax.tree.structure(clipped.init(x))
+    moved = []
+    with jax.numpy_dtype_promotion("standard"):
+        # The first is clipped, the second is not: Adam's memory of both tells what it was given.
+        for grads in (jnp.array([3.0, 4.0]), jnp.array([0.3, 0.4])):
+            update, state = clipped.update(grads, state, x)
+            wanted, expected = chain.update(grads, expected, x)
+            np.testing.assert_array_equal(update, wanted)
+            moved.append(float(optax.tree.norm(update)))
+    # Without a clip it would be .14: .5 over the root of the mean square of 5 and .5 (b2 = .99).
+    assert moved[1] / moved[0] > 0.5
 
 
 def test_nan_data_is_seen(step):

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from prpr import config, jobs, record, run
-from prpr.errors import Preempted, PrprError
+from prpr import config, jobs, record, recovery, run
+from prpr.errors import GivenUp, Preempted, PrprError
 
 from . import conditions, measure, variants
 
@@ -90,27 +90,47 @@ def make_variant(plan: Plan, condition: str, variant: str, seeds: Sequence[int])
         cfg = settings(plan, condition, list(dict.fromkeys(seed for seed, _ in some)))
         cfg.lams = tuple(dict.fromkeys(lam for _, lam in some if lam is not None))
         cfg.base.path = str(base_folder(plan, condition))
-        return run.finetune(variants.applied(cfg, variant), folder)
+        return finetuned(variants.applied(cfg, variant), folder)
 
     rows: list[Row] = []
     cfg = variants.applied(settings(plan, condition, seeds), variant)
     for some, found in tried(wanted, train):
-        if isinstance(found, str):
-            seed, lam = some[0]
-            rows.append(failed_row(condition, variant, lam, seed, found))
-            continue
-        for row in _measured(folder, cfg, condition, found):
-            if row["name"] != "base":
-                rows.append({**row, "condition": condition, "variant": variant})
+        done = {}
+        if not isinstance(found, str):
+            measured = _measured(folder, cfg, condition, found)
+            done = {(row["seed"], row["lam"]): row for row in measured if row["name"] != "base"}
+        for seed, lam in some:
+            if (seed, lam) in done:
+                rows.append({**done[seed, lam], "condition": condition, "variant": variant})
+            else:
+                error = found if isinstance(found, str) else fate(folder, lam, seed)
+                rows.append(failed_row(condition, variant, lam, seed, error))
     return rows
+
+
+def finetuned(cfg: config.Config, folder: Path) -> dict[str, Any]:
+    """`run.finetune`'s summary; where runs were given up, that of all others."""
+    try:
+        return run.finetune(cfg, folder)
+    except GivenUp:
+        return record.read_json(folder / "summary.json")
+
+
+def fate(folder: Path, lam: float | None, seed: int) -> str:
+    """Why a run was given up: its last fall."""
+    falls = recovery.read(folder / "checkpoints" / jobs.Job(name_of(lam), lam, seed).run)
+    last = f", the last time by {falls[-1].cause.check}" if falls else ""
+    return f"given up after {len(falls)} fatal alarms{last}"
+
+
+def name_of(lam: float | None) -> str:
+    """The name of a fine-tune's run."""
+    return "control" if lam is None else run.lam_name(lam)
 
 
 def failed_row(condition: str, variant: str, lam: float | None, seed: int, error: str) -> Row:
     """The row of a run that could not be finished."""
-    if lam is not None:
-        name = run.lam_name(lam)
-    else:
-        name = "base" if variant == "base" else "control"
+    name = "base" if variant == "base" else name_of(lam)
     about = {"condition": condition, "variant": variant, "name": name, "lam": lam, "seed": seed}
     return {**about, "error": error}
 

@@ -1,4 +1,8 @@
-"""Many short fine-tunes of one base: how many collapse, with which settings."""
+"""Many short fine-tunes of one base: how many collapse, with which settings.
+
+A run that a fatal alarm sends back and that ends well is no collapse, but is counted; one that is
+given up is not finished (`prpr.recovery`).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +23,8 @@ LAMS = (0.05, 50.0)
 SETTINGS: dict[str, Mapping[str, Any]] = {
     "default": {},
     "no_recovery": {"recovery.attempts": 0},
-    # As published: the dual variable, clipped into its domain, and min(λr, 1) with r̂ frozen.
+    # As published: the dual variable, clipped into its domain, min(λr, 1) with r̂ frozen, and
+    # nobody who watches: the first fatal alarm ends a run.
     "published": {
         "recovery.attempts": 0,
         "critic.loss": "pearson",
@@ -92,11 +97,17 @@ def outcomes(plan: Plan, name: str, seeds: Sequence[int]) -> list[Outcome]:
     def train(some: Sequence[tuple[int, float]]) -> dict[str, Any]:
         cfg = settings(plan, name, list(dict.fromkeys(seed for seed, _ in some)))
         cfg.lams = tuple(dict.fromkeys(lam for _, lam in some))
-        return run.finetune(cfg, folder)
+        return runs.finetuned(cfg, folder)
 
     errors = {}
     for some, found in runs.tried(wanted, train):
-        errors |= dict.fromkeys(some, found if isinstance(found, str) else "")
+        if isinstance(found, str):
+            errors |= dict.fromkeys(some, found)
+            continue
+        done = {(row["seed"], row["lam"]) for row in found["rows"]}
+        for seed, lam in some:
+            finished = (seed, lam) in done
+            errors[seed, lam] = "" if finished else runs.fate(folder, lam, seed)
     lines = record.read_metrics(folder)
     return [outcome(lines, lam, seed, errors[seed, lam]) for seed, lam in wanted]
 
@@ -107,8 +118,8 @@ def counted(found: Sequence[Outcome]) -> dict[str, tuple[int, int, float, float]
     whole = {
         "collapsed": sum(one.collapsed for one in found),
         "not finished": sum(bool(one.error) for one in found),
-        "either": sum(one.collapsed or bool(one.error) for one in found),
         "went back": sum(one.rollbacks > 0 for one in found),
+        "any of these": sum(one.collapsed or bool(one.error) or one.rollbacks > 0 for one in found),
     }
     t = intervals.quantile(0.95, np.inf)
     return {what: (k, n, *intervals.proportion(k / n, n, t)) for what, k in whole.items()}

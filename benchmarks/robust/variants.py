@@ -1,6 +1,7 @@
 """VARIANTS: how the fine-tune is set, one row each; and the controls, which have no λ.
 
-A new row is one line: the name, and {dotted knob: value}.
+A new row is one line: the name, and {dotted knob: value}. The values are first guesses, and none is
+tuned.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from prpr import config
 from prpr.errors import unknown_name
 
-from .conditions import changed
+from .conditions import DIGITS, changed, get
 
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "default": {},
@@ -17,27 +18,28 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "normalise": {"normalise": True},
     "clip": {"critic.clip": 1.0, "generator.clip": 1.0},
     "ema": {"generator.ema": 0.995},
-    "joint": {"conditional_ratio": False},
     "augment": {"augment.policy": "translation,cutout"},
-    "adaptive": {
-        "augment.policy": "translation,cutout",
-        "augment.p": 0.0,
-        "augment.adaptive": 0.6,
-        "augment.kimg": 50.0,
-    },
-    "noise": {"augment.policy": "noise", "augment.sigma": 0.1, "augment.sigma_steps": 500},
-    "lecam": {"critic.lecam": 0.1},
-    "consistency": {"critic.consistency": 10.0, "critic.consistency_policy": "translation"},
-    "freeze": {"critic.freeze": 1},
+    "adaptive": {"augment.policy": "translation,cutout", "augment.p": 0.0, "augment.adaptive": 0.6},
+    "noise": {"augment.policy": "noise", "augment.sigma": 0.1},
+    "lecam": {"critic.lecam": 0.01},
+    "consistency": {"critic.consistency": 1.0, "critic.consistency_policy": "translation,cutout"},
     "mode_seeking": {"generator.mode_seeking": 0.1},
-    "schedule": {"schedule.lam_from": 1.0, "schedule.steps": 375},
+    "freeze": {"critic.freeze": 1},
+    "joint": {"conditional_ratio": False},
+    "from_1": {"schedule.lam_from": 1.0, "schedule.steps": 300},
 }
+IMAGES_ONLY = ("augment", "adaptive", "consistency")  # points cannot be shifted or cut
 
 # As many further updates with a loss that has no λ, once a condition: see config.control_of.
 CONTROLS: dict[str, Mapping[str, Any]] = {
     "hinge": {"base.loss": "hinge"},
     "logistic": {"base.loss": "logistic"},
 }
+
+
+def fits(condition: str, name: str) -> bool:
+    """Whether a condition's data can take that variant or control."""
+    return name not in IMAGES_ONLY or get(condition).source is DIGITS
 
 
 def applied(cfg: config.Config, name: str) -> config.Config:
