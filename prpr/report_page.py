@@ -460,6 +460,8 @@ def _warnings_html(page: Page) -> str:
 
 
 def _events_html(page: Page) -> str:
+    if not page.runs and not page.events:
+        return absent("nothing in metrics.jsonl")
     if not page.events:
         return "<p>No alarm rang while the runs of this page were trained.</p>"
     items = "".join(f"<li>{_glued(said)}</li>" for said in page.events)

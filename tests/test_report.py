@@ -33,7 +33,7 @@ from prpr.evaluate import page
 from prpr.metrics import prdc
 
 VOID = {"meta", "img", "br", "input"}
-FIGURES = ("precision_recall", "samples", "training", "calibration")
+FIGURES = ("precision_recall", "samples", "training", "calibration", "health")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -238,7 +238,7 @@ def test_the_page_stands_alone(one):
         assert not any(key.startswith("on") for key in attributes)
         assert attributes.get("href", "#").startswith("#")
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 2 + 2 * 6  # curves and calibration, two sheets of six rows
+    assert len(images) == 3 + 2 * 6  # curves, calibration and health, two sheets of six rows
     for attributes in images:
         assert attributes["alt"]
         data = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
@@ -370,6 +370,31 @@ def test_an_estimate_that_is_off_is_shown(three):
     assert "What to try: " in page.text
 
 
+def test_what_rang_and_what_was_done_is_told(one, tmp_path):
+    assert "No alarm rang while the runs of this page were trained." in parse(one).text
+    fell = {"rollback": 1, "because": "collapsed", "at": 9, "rate": 0.5}
+    events = [
+        {"step": 4, "run": "lam_20-seed0", **fell},
+        {"step": 7, "run": "lam_1-seed0", "alarm": "blind", "severity": "warning"},
+        {"step": 11, "run": "lam_1-seed0", "alarm": "blind", "severity": "warning"},
+        {"step": 9, "run": "lam_5-seed0", "given_up": "not_finite"},  # it has no row
+    ]
+    runs = ("lam_1-seed0", "lam_20-seed0")
+    metrics = [line for run in runs for line in lines(run)] + events
+    page = parse(report.make(write(tmp_path / "run", summary(), metrics)))
+    for said in (
+        "lam_20-seed0: went back to step 4 after collapsed at step 9, with rates x 0.5 (attempt",
+        "lam_5-seed0: was given up after not_finite at step 9; it is not scored",
+        "lam_1-seed0: warning: blind at step 7, 11.",
+    ):
+        assert said in " ".join(page.text.split())
+    made = [report_figures.Run("lam_20", 20.0, 0, [*lines("lam_20-seed0"), events[0]], True)]
+    figure = report_figures.health(made, report_figures.Colors((20.0,)))
+    marks = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert [line.get_xdata().tolist() for line in marks] == [[4.0]]
+    assert report_figures.health([made[0]._replace(lines=[])], report_figures.Colors(())) is None
+
+
 def test_checks_look_at_the_last_value_and_at_ratios_only():
     def run(ratio=True, **last):
         return report_figures.Run("lam_1", 1.0, 0, lines("lam_1-seed0", **last), ratio)
@@ -417,6 +442,7 @@ def test_missing_parts_cost_their_section_only(tmp_path):
         "config.json is not there",
         "environment.json is not there",
         "No held-out check of the critic is recorded",
+        "nothing in metrics.jsonl",
     ):
         assert part in page.text
     assert page.headings[0].startswith("bare")
