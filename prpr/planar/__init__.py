@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prpr import config, data, parallel, plotting, processes, record, train
+from prpr import config, data, jobs, parallel, plotting, processes, record, train
 from prpr.errors import ConfigError, DataError, unknown_name
 from prpr.planar import figure
 from prpr.planar.grid import (
@@ -102,7 +102,8 @@ def _known(folder: Path, configs: Mapping[str, config.Config], cells: int) -> di
             held = record.read_json(path) if path.exists() else None
         except DataError:
             held = None
-        if held is None or held.get("settings") != record.to_plain(_settings(cfg, cells)):
+        now = record.to_plain(_settings(cfg, cells))
+        if held is None or jobs.different(held.get("settings", {}), now):
             return None
         found[key] = held["numbers"]
     return found if (folder / "figure.png").exists() else None
