@@ -92,7 +92,9 @@ def batches(cfg: config.Config, dataset: data.AnyDataset, seed: int) -> data.Bat
     """The stream of training batches; of several processes that share a batch, this one's part."""
     alone = cfg.train.layout != parallel.DATA
     part = (0, 1) if alone else (jax.process_index(), jax.process_count())
-    return data.Batches(dataset, cfg.train.batch, seed, flip=cfg.data.flip, shard=part)
+    return data.Batches(
+        dataset, cfg.train.batch, seed, flip=cfg.data.flip, balance=cfg.data.balance, shard=part
+    )
 
 
 def stream(
@@ -284,7 +286,10 @@ def _log_prior(cfg: config.Config, dataset: data.AnyDataset) -> tuple[float, ...
     if not wanted or classes < 2 or labels is None:
         return ()
     # A class without data has half an item, so that its log is a number.
-    counts = np.maximum(np.bincount(labels, minlength=classes), 0.5)
+    counts = np.bincount(labels, minlength=classes)
+    counts = np.maximum(counts > 0 if cfg.data.balance else counts, 0.5)
+    if (counts == counts[0]).all():
+        return ()
     return tuple(np.log(counts / counts.sum() * classes).tolist())
 
 
@@ -335,6 +340,8 @@ def check(cfg: config.Config, devices: int = 1) -> Splits:
         jax.random.key(0),
         example,
     )
+    if cfg.data.balance:
+        data.balanced_rows(parts.train)
     if cfg.score.encoder == "classifier" and parts.train.num_classes < 2:
         raise ConfigError(
             f"config.score.encoder = 'classifier': {cfg.data.name!r} has one class, and a "

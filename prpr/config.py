@@ -217,6 +217,9 @@ KNOBS: dict[str, Any] = {
         "crop": Knob("center", _name("crop", lambda: ("center", "random")), "crop to a square"),
         "classes": Knob(0, _whole(0), "number of classes that there must be; 0: as found"),
         "flip": Knob(False, _flag, "mirror every second training image, anew in every epoch"),
+        "balance": Knob(
+            False, _flag, "the critic sees all classes equally often, a rare class' items repeated"
+        ),
         "workers": Knob(0, _whole(0), "threads that decode images; 0: one a core"),
         "prefetch": Knob(2, _whole(0), "batches prepared ahead; 0: none"),
         "max_corrupt": Knob(10, _whole(0), "images that may be unreadable before the run ends"),

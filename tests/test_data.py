@@ -271,3 +271,29 @@ def test_identity_of_files(own):
     assert same == data.identity(data.load("folder", "train", options=options))
     next((folder / "train" / "class0000").iterdir()).unlink()
     assert data.identity(data.load("folder", "train", options=options)) != same
+
+
+def test_balanced_batches_have_every_class_alike():
+    """Of 12, 5 and 1 items and none of class 2: each of the three is 12 of 36 rows of an epoch."""
+    labels = np.repeat([0, 1, 3], [12, 5, 1]).astype(np.int32)
+    images = np.arange(18, dtype=np.float32)[:, None]
+    uneven = data.Dataset(images, labels, 4, "uneven")
+    rows = data.balanced_rows(uneven)
+    assert np.bincount(labels[rows], minlength=4).tolist() == [12, 12, 0, 12]
+    counts = np.bincount(rows, minlength=18)
+    assert set(counts[:12]) == {1}
+    assert set(counts[12:17]) == {2, 3}
+    assert counts[17] == 12
+    batches = data.Batches(uneven, 9, seed=3, balance=True)
+    assert batches.per_epoch == 4
+    epoch = [batches.batch(step) for step in range(4)]
+    seen = np.concatenate([batch["image"][:, 0] for batch in epoch]).astype(int)
+    np.testing.assert_array_equal(np.bincount(seen, minlength=18), counts)
+    parts = [data.Batches(uneven, 9, 3, balance=True, shard=(i, 3)).indices(5) for i in range(3)]
+    np.testing.assert_array_equal(np.concatenate(parts), batches.indices(5))
+
+    class Unread:
+        labels, name = None, "tfds"
+
+    with pytest.raises(errors.ConfigError, match="labels of 'tfds' are known only once"):
+        data.balanced_rows(Unread())  # pyright: ignore[reportArgumentType]

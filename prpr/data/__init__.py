@@ -12,7 +12,7 @@ have size, shape (of one item), num_classes, name, read(rows) and take(rows), so
 and everything above it need not know which one they hold.
 """
 
-from prpr.data.batches import Batches
+from prpr.data.batches import Batches, balanced_rows
 from prpr.data.dataset import AnyDataset, Dataset, FileDataset, check_images, identity
 from prpr.data.loader import Loader
 from prpr.data.made_up import miniature
@@ -36,6 +36,7 @@ __all__ = [
     "Loader",
     "Mixture",
     "Options",
+    "balanced_rows",
     "check_fractions",
     "check_images",
     "check_options",

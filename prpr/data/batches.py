@@ -17,6 +17,26 @@ class _Epoch(NamedTuple):
     words: np.ndarray | None  # (N,) uint64, the random bits of each position, where needed
 
 
+def balanced_rows(dataset: AnyDataset) -> np.ndarray:
+    """Rows in which every class that has items is as frequent as the largest: (classes · n,) int64.
+
+    The items of a smaller class are repeated in turn, so no two of a class differ by more than one.
+
+    Raises:
+      ConfigError: labels that are known only once the images are read.
+    """
+    labels = dataset.labels
+    if labels is None:
+        raise errors.ConfigError(
+            f"balance=True: the labels of {dataset.name!r} are known only once its images are "
+            "read; prepare it as shards (scripts/prepare_data), or turn it off"
+        )
+    order = np.argsort(labels, kind="stable")
+    each = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    most = max(map(len, each))
+    return np.concatenate([np.resize(rows, most) for rows in each])
+
+
 class Batches:
     """Batches of a data set as a pure function of (seed, step): resuming needs the step only.
 
@@ -30,6 +50,7 @@ class Batches:
       batch_size: B, of all processes together.
       seed: any integer.
       flip: mirror each image left to right with probability 1/2.
+      balance: all classes equally often; see `balanced_rows`, over which an epoch then goes.
       shard: (i, n): this object gives part i of n of every batch, rows i·B/n to (i+1)·B/n − 1.
         The parts do not overlap, and together they are the batch of (0, 1).
     """
@@ -41,6 +62,7 @@ class Batches:
         seed: int = 0,
         *,
         flip: bool = False,
+        balance: bool = False,
         shard: tuple[int, int] = (0, 1),
     ):
         """Raises ConfigError unless 1 <= batch_size <= the number of samples, and n divides it."""
@@ -67,31 +89,35 @@ class Batches:
         self.seed = seed
         self.flip = flip
         self.shard = (index, count)
+        self._rows = balanced_rows(dataset) if balance else None
+        self._n = dataset.size if self._rows is None else len(self._rows)
         self._crop = getattr(dataset, "crop", "center") == "random"
         self._epochs: dict[int, _Epoch] = {}  # of the last epochs: a memo, not a state
         self._lock = threading.Lock()  # a Loader asks from several threads
 
     @property
     def per_epoch(self) -> int:
-        """Steps that see every sample once: N/B, rounded up."""
-        return -(-self.dataset.size // self.batch_size)
+        """Steps that see every sample once (or its share, with `balance`): N/B, rounded up."""
+        return -(-self._n // self.batch_size)
 
     def _epoch(self, epoch: int) -> _Epoch:
         with self._lock:
             if epoch not in self._epochs:
                 if len(self._epochs) > 1:
                     self._epochs.clear()
-                n = self.dataset.size
+                n = self._n
                 words = None
                 if self.flip or self._crop:
                     words = randomness.philox(self.seed, randomness.AUGMENT, epoch).random_raw(n)
                 order = randomness.permutation(n, self.seed, randomness.SHUFFLE, epoch)
+                if self._rows is not None:
+                    order = self._rows[order]
                 self._epochs[epoch] = _Epoch(order, words)
             return self._epochs[epoch]
 
     def _positions(self, step: int) -> list[tuple[_Epoch, slice]]:
         """Where this shard of the batch lies in the stream: one epoch, or two."""
-        step, n = operator.index(step), self.dataset.size
+        step, n = operator.index(step), self._n
         if step < 0:
             raise errors.ConfigError(f"step={step} of a batch must be 0 or more")
         index, count = self.shard
