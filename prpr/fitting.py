@@ -113,9 +113,12 @@ def fit_critic(
             placed, scalars = trainer.critic_step(stream, placed)
             bar.update()
             score, checked = None, now % b.fit_every == 0 or now == b.fit_steps
-            if checked:
+            due = now % trainer.cfg.train.checkpoint_every == 0
+            stopped = trainer.stop.should_stop()
+            if checked or due or stopped:  # nothing else is saved
                 (logged,) = trainer.fleet.fetch(scalars, 1)
-                rec.scalars(now, logged, job.run)
+                if checked:
+                    rec.scalars(now, logged, job.run)
                 if not logged["finite"]:
                     raise PrprError(
                         f"{job.run}: the critic's parameters are no longer finite at update {now}. "
@@ -133,10 +136,9 @@ def fit_critic(
                 else:
                     losses.append(float(values["heldout_loss"]))
                     fitted = error <= b.fit_error and _settled(losses)
-            ends = trainer.stop.should_stop() or fitted or now == b.fit_steps
-            due = now % trainer.cfg.train.checkpoint_every == 0
+            ends = stopped or fitted or now == b.fit_steps
             if ends or due or score is not None:
-                seconds = meta["seconds"] + time.monotonic() - start
+                seconds = meta["seconds"] + record.since(start)
                 about = {"fitted": fitted, "losses": losses, "error": error, "settings": kept}
                 about["settled"] = settled
                 (state,) = trainer.fleet.copies(placed, 1)
@@ -164,7 +166,7 @@ def fit_critic(
         )
     )
     (state,) = trainer.fleet.fetch(placed, 1)
-    return _result(trainer, job, state, meta["seconds"] + time.monotonic() - start, by_order)
+    return _result(trainer, job, state, meta["seconds"] + record.since(start), by_order)
 
 
 def _result(

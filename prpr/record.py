@@ -111,8 +111,8 @@ class Record:
         if taken:
             raise DataError(f"a metric cannot be called {taken[0]!r}")
         plain = {name: to_plain(value) for name, value in values.items()}
-        since = round(time.monotonic() - self._start, 3)
-        line = json.dumps({"step": int(step), "run": run, "time": since, **plain}) + "\n"
+        elapsed = round(since(self._start), 3)
+        line = json.dumps({"step": int(step), "run": run, "time": elapsed, **plain}) + "\n"
         with _writing(self.workdir / "metrics.jsonl"):
             _append(self._metrics, line.encode())
         if self._writer is not None:
@@ -162,6 +162,11 @@ class Record:
         self._metrics = self._lock = -1
 
 
+def since(start: float) -> float:
+    """Seconds since `start` of `time.monotonic`; 0 where a faulty clock has gone back."""
+    return max(time.monotonic() - start, 0.0)
+
+
 # ---- JSON -----------------------------------------------------------------------------
 
 
@@ -194,16 +199,14 @@ def to_plain(value: Any) -> Any:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes a JSON file, keys sorted, replacing an older one in a single rename.
+    """Writes a JSON file, keys sorted, as `write_bytes` does.
 
     Raises:
       DataError: `value` has no JSON form; the old file stays.
       WorkdirError: it cannot be written; the old file stays.
     """
-    path = Path(path)
     text = json.dumps(to_plain(value), indent=2, sort_keys=True, allow_nan=False) + "\n"
-    with _writing(path), files.replacing(path) as file:
-        file.write(text.encode())
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

@@ -110,7 +110,6 @@ def _fall(item: dict[str, Any]) -> Fall:
 
 def write(folder: Path, falls: Sequence[Fall]) -> None:
     """Replaces the file in a single rename; WorkdirError if it cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
     plain = [
         {**fall._asdict(), "alarms": [alarm._asdict() for alarm in fall.alarms]} for fall in falls
     ]

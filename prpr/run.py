@@ -266,7 +266,7 @@ def _finish(
                 scorer.add(trainer.alone, job.name, job.lam, job.seed, state.ema)
             bar.update()
     trained = sum(item.seconds for _, item in results)
-    summary = scorer.summary(round(trained + time.monotonic() - start, 2))
+    summary = scorer.summary(round(trained + record.since(start), 2))
     rec.summary(summary)
     page = report.make(folder)
     print(report.table(summary))

@@ -394,7 +394,7 @@ class Trainer:
                 alarms[i] += self._watch(rec, items[i].watch, jobs[i], now, values[i])
 
         def seconds(i: int) -> float:
-            return items[i].seconds + (time.monotonic() - start) / n
+            return items[i].seconds + record.since(start) / n
 
         with contextlib.ExitStack() as stack:
             updates = range(at * each, self.total * each)
@@ -434,6 +434,9 @@ class Trainer:
                     save(now)
                 if self.stop.should_stop():
                     if not due["checkpoint_every"]:
+                        # No record was due: what is not finite must not become the newest.
+                        for one, values in zip(items, self.fleet.fetch(scalars, n), strict=True):
+                            one.watch.see(now, {"finite": values["finite"]})
                         save(now)
                     break
                 if not well():
@@ -525,7 +528,8 @@ class Trainer:
         is what is trained, it is held-out likelihood.
         """
         if self.system.route == "likelihood":
-            return float(values["heldout_log_likelihood"])
+            value = float(values["heldout_log_likelihood"])
+            return value if np.isfinite(value) else None
         if not self.system.has_ratio:
             return None
         calibrated = values["heldout_calibration_error"] <= self.cfg.base.fit_error
