@@ -832,3 +832,25 @@ def manual(alarms: Iterable[Alarm]) -> str:
         "other settings. If one λ alone fails, leave it out of config.lams."
     )
     return "\n".join(lines)
+
+
+def describe() -> str:
+    """All alarms with their limits and reasons; `python -m prpr.health` prints it."""
+    lines = []
+    for check in CHECKS:
+        records = "at once" if check.patience == 1 else f"in {check.patience} records in a row"
+        lines.append(f"{check.name} ({check.severity}; {records}): {check.means}.")
+        for group in check.when:
+            each = [
+                f"{' - '.join(limit.names)} "
+                + RULES[limit.rule].words.format(limit=limit.value, reference=math.nan)
+                for limit in group
+            ]
+            # What a reference is, is known in a run only.
+            lines.append("   " + " and ".join(each).replace(" of nan", ""))
+        lines += [f"   Why: {check.reason}", f"   Try: {check.advice}.", ""]
+    return "\n".join(lines).rstrip()
+
+
+if __name__ == "__main__":
+    print(describe())

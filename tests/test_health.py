@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from prpr.errors import ConfigError, DataError
 from prpr.health import CHECKS, Alarm, Check, Limit, Watch, manual
 from prpr.metrics.prdc import prdc
 
+DOCS = Path(__file__).parents[1] / "docs"
 # Compiled as a whole: one program a shape instead of one an operation.
 moved_share, duplicates = jax.jit(health.moved_share), jax.jit(health.duplicates)
 proxies = jax.jit(health.proxies, static_argnums=2)
@@ -704,3 +706,14 @@ def test_every_knob_that_is_named_exists():
     assert named <= set(known)
     for check in CHECKS:
         assert "config." in check.advice
+
+
+def test_every_alarm_is_explained_in_the_docs_and_on_the_command_line():
+    said, page = health.describe(), (DOCS / "stability.md").read_text(encoding="utf-8")
+    assert "nan" not in said.lower().replace("nan or infinity", "")
+    for check in CHECKS:
+        assert f"{check.name} ({check.severity}; " in said
+        name = f"**{check.name}**" if check.severity == "fatal" else check.name
+        assert f"| {name} | " in page
+        assert check.advice in said
+        assert check.reason in said
