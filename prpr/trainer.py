@@ -252,7 +252,8 @@ class Trainer:
         done: dict[str, Trained] = {}
         waiting: list[_Underway] = []
         for one in states:
-            rec.rewind(int(one.state.step), one.job.run)
+            # What a run finds at its start it finds again; but its falls to there are kept.
+            rec.rewind(int(one.state.step) or (0 if one.falls else -1), one.job.run)
             if int(one.state.step) >= self.total:
                 done[one.job.run] = Trained(one.job, one.state, one.seconds)
             elif len(one.falls) > self.cfg.recovery.attempts:
@@ -390,7 +391,8 @@ class Trainer:
 
         def hear(now: int, values: Sequence[train.Scalars]) -> None:
             for i in well():
-                rec.scalars(now, values[i], jobs[i].run)
+                if now or not items[i].falls:  # the start is in the record since the first attempt
+                    rec.scalars(now, values[i], jobs[i].run)
                 alarms[i] += self._watch(rec, items[i].watch, jobs[i], now, values[i])
 
         def seconds(i: int) -> float:
