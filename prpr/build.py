@@ -93,7 +93,7 @@ def batches(cfg: config.Config, dataset: data.AnyDataset, seed: int) -> data.Bat
     alone = cfg.train.layout != parallel.DATA
     part = (0, 1) if alone else (jax.process_index(), jax.process_count())
     return data.Batches(
-        dataset, cfg.train.batch, seed, flip=cfg.data.flip, balance=cfg.data.balance, shard=part
+        dataset, cfg.train.batch, seed, flip=cfg.data.flip, balance=cfg.train.balance, shard=part
     )
 
 
@@ -287,7 +287,7 @@ def _log_prior(cfg: config.Config, dataset: data.AnyDataset) -> tuple[float, ...
         return ()
     # A class without data has half an item, so that its log is a number.
     counts = np.bincount(labels, minlength=classes)
-    counts = np.maximum(counts > 0 if cfg.data.balance else counts, 0.5)
+    counts = np.maximum(counts > 0 if cfg.train.balance else counts, 0.5)
     if (counts == counts[0]).all():
         return ()
     return tuple(np.log(counts / counts.sum() * classes).tolist())
@@ -340,7 +340,7 @@ def check(cfg: config.Config, devices: int = 1) -> Splits:
         jax.random.key(0),
         example,
     )
-    if cfg.data.balance:
+    if cfg.train.balance:
         data.balanced_rows(parts.train)
     if cfg.score.encoder == "classifier" and parts.train.num_classes < 2:
         raise ConfigError(

@@ -217,9 +217,6 @@ KNOBS: dict[str, Any] = {
         "crop": Knob("center", _name("crop", lambda: ("center", "random")), "crop to a square"),
         "classes": Knob(0, _whole(0), "number of classes that there must be; 0: as found"),
         "flip": Knob(False, _flag, "mirror every second training image, anew in every epoch"),
-        "balance": Knob(
-            False, _flag, "the critic sees all classes equally often, a rare class' items repeated"
-        ),
         "workers": Knob(0, _whole(0), "threads that decode images; 0: one a core"),
         "prefetch": Knob(2, _whole(0), "batches prepared ahead; 0: none"),
         "max_corrupt": Knob(10, _whole(0), "images that may be unreadable before the run ends"),
@@ -364,6 +361,9 @@ KNOBS: dict[str, Any] = {
     },
     "train": {
         "batch": Knob(64, _whole(1), "batch size of one update, all devices together"),
+        "balance": Knob(
+            False, _flag, "the critic sees all classes equally often, a rare class' items repeated"
+        ),
         "accumulate": Knob(
             1, _whole(1), "parts that a batch is computed in, gradients summed: saves memory"
         ),
@@ -679,7 +679,7 @@ def control_of(cfg: Config) -> Config:
             config_steadying.shared(cfg, out)
         out.critic.steps, out.train.batch = cfg.critic.steps, cfg.train.batch
         out.critic.lr, out.generator.lr = cfg.critic.lr, cfg.generator.lr
-        out.generator.ema = cfg.generator.ema
+        out.generator.ema, out.train.balance = cfg.generator.ema, cfg.train.balance
     else:
         out.train.decay = "constant"
     return out
@@ -714,7 +714,7 @@ def _with_base_recipe(cfg: Config) -> Config:
     out.critic.lr, out.generator.lr = cfg.base.critic_lr, cfg.base.generator_lr
     out.generator.ema = cfg.base.ema
     out.lams, out.control, out.normalise = (), False, False
-    out.dial, out.train.warmup = (), 0
+    out.dial, out.train.warmup, out.train.balance = (), 0, False
     return out
 
 

@@ -481,7 +481,7 @@ class Trainer:
         # In pieces as large as those of training: memory, and the batch norm that the critic sees.
         piece = min(self._n // self.system.accumulate * share, size // share * share)
         rows = build.spread(part.size, size // piece * piece)
-        if self.cfg.data.balance:  # as the critic sees them
+        if self.cfg.train.balance:  # as the critic sees them
             among = data.balanced_rows(part)
             rows = among[build.spread(len(among), len(rows))]
         found = []

@@ -245,7 +245,7 @@ def test_a_rare_class_has_the_ratio_of_its_own(cfg):
     shares = np.exp(build.system(cfg, rare).log_prior)
     np.testing.assert_allclose(shares, 4 * np.array([75, 24, 0.5, 1]) / 100.5)
     even = cfg.copy_and_resolve_references()
-    even.data.balance = True  # what the critic sees
+    even.train.balance = True  # what the critic sees
     np.testing.assert_allclose(np.exp(build.system(even, rare).log_prior)[[0, 1, 3]], 4 / 3.5)
     assert build.system(even, rare._replace(labels=np.arange(100) % 4)).log_prior == ()
     one = rare._replace(labels=np.zeros(100, int), num_classes=1)

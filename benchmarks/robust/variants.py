@@ -25,7 +25,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "consistency": {"critic.consistency": 1.0, "critic.consistency_policy": "translation,cutout"},
     "mode_seeking": {"generator.mode_seeking": 0.1},
     "freeze": {"critic.freeze": 1},
-    "balanced": {"data.balance": True},
+    "balanced": {"train.balance": True},
     "joint": {"conditional_ratio": False},
     "from_1": {"schedule.lam_from": 1.0, "schedule.steps": 300},
 }
