@@ -241,7 +241,9 @@ def _checks(
         if (id(own), piece) not in known:
             check, arguments = programs.held_out_call(own, shape, piece)
             known[id(own), piece] = seconds(flops.program(check, *arguments), device)
-        found[phase.name] = known[id(own), piece] * max(1, size // (piece * sharing))
+        pieces = max(1, size // (piece * sharing))
+        # As many training items as held-out ones are checked, if there is a ratio.
+        found[phase.name] = known[id(own), piece] * (pieces * (1 + own.system.has_ratio))
     return found
 
 

@@ -105,7 +105,8 @@ class _Runs:
         piece = min(items * share, size // share * share)
         batch = {**valid.read(build.spread(valid.size, piece)), "index": np.int32(0)}
         placed = self.fleet.batch([batch] * self.fleet.width)
-        return lambda: self._held_out(self.state, placed), size // piece
+        pieces = size // piece * (1 + self.system.has_ratio)  # of training data as many
+        return lambda: self._held_out(self.state, placed), pieces
 
 
 def timing(cfg: config.Config, todo: Sequence[Phase], devices: int) -> tuple[Timing, list[str]]:

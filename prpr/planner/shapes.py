@@ -29,6 +29,10 @@ class Shape(NamedTuple):
     note: str = ""
     levels: int = 0
 
+    @property
+    def labels(self) -> None:
+        """Not looked at: what is taken out of the ratio for them (`System.log_prior`) is free."""
+
 
 # (side as stored or 0, channels, classes or 0, training images, held-out images), of the data
 # sets' own papers: used where the files are not at hand. "prepared" may be any of them.
