@@ -339,7 +339,7 @@ def test_a_clock_that_jumps(cfg, tmp_path, monkeypatch, undisturbed, jump, at):
     assert_same_result(tmp_path, undisturbed)
     times = [row["time"] for row in rows] + [
         json.loads((tmp_path / "summary.json").read_text())["seconds"],
-        checkpoint.read_meta(tmp_path / "checkpoints" / RUN)["seconds"],
+        (checkpoint.read_meta(tmp_path / "checkpoints" / RUN) or {})["seconds"],
     ]
     assert all(math.isfinite(seconds) and seconds >= 0 for seconds in times)
 
@@ -495,6 +495,7 @@ def test_a_held_out_point_that_a_flow_gives_no_density_is_no_score(tmp_path, mon
 
     def check(cfg, devices):
         parts = plain(cfg, devices)
+        assert isinstance(parts.valid, data.Dataset)
         images = parts.valid.images.copy()
         images[0] = 1e25
         return parts._replace(valid=parts.valid._replace(images=images))
@@ -666,8 +667,9 @@ def whole_but_the_last(workdir):
 def test_killed_at_random_moments_of_training_and_scoring(cfg, tmp_path):
     """SIGKILL, 50 times in several workdirs, each time going on by the same call."""
     cfg.lams, cfg.train.steps = (0.5, 2.0), LONG - 8
+    cfg.score.n_real = cfg.score.n_fake = 400
     cfg.train.warmup = cfg.train.diagnose_every = 8  # children that die soon need fewer programs
-    rng, caught, steps = random.Random(0), Counter(), Counter()
+    rng, caught, steps, saving = random.Random(0), Counter(), Counter(), 0
     like = run.Trainer(cfg, run.build.check(cfg, 1), tmp_path, 1, preempt.Preemption()).like()
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
     log = tmp_path / "log"
@@ -700,10 +702,10 @@ def test_killed_at_random_moments_of_training_and_scoring(cfg, tmp_path):
             while not done and caught.total() < KILLS:
                 # Some steps on from where training has come; near its end, at one of the four
                 # scores, or never.
-                mark, count = "t", rng.randint(1, 24)
+                mark, count, longest = "t", rng.randint(1, 24), 0.05
                 if count >= sum(LONG - step for step in at.values()):
-                    mark, count = "s", rng.randint(1, 6)
-                done, marks = go_on(workdir, mark, count, rng.uniform(0.0, 0.05))
+                    mark, count, longest = "s", rng.randint(1, 6), 0.01
+                done, marks = go_on(workdir, mark, count, rng.uniform(0.0, longest))
                 caught.update({} if done else marks[-1:])
                 seen = whole_but_the_last(workdir)
                 for name in NAMES:
@@ -713,6 +715,7 @@ def test_killed_at_random_moments_of_training_and_scoring(cfg, tmp_path):
                     at[name] = latest
                     assert seen[name] == list(range(1, len(seen[name]) + 1))
                     assert len(seen[name]) >= latest
+                    saving += any(path.name.startswith("tmp.") for path in folder.glob("*"))
                     if latest:
                         state, _ = checkpoint.restore(folder, like)
                         assert int(state.step) == latest
@@ -722,8 +725,8 @@ def test_killed_at_random_moments_of_training_and_scoring(cfg, tmp_path):
             for name in NAMES:
                 assert_same_result(workdir, tmp_path / "undisturbed", name)
         orders.close()
-    print(caught, number, len(steps), [p.name for p in tmp_path.rglob("*.tmp")])  # XXX
-    assert caught["t"] >= KILLS // 2
+    assert caught["t"] >= KILLS // 3
     assert caught["s"] >= KILLS // 8
+    assert saving >= KILLS // 10  # in the midst of a save
     assert number >= 3
     assert len(steps) > LONG // SAVES // 2  # different checkpoints that runs went on from
