@@ -446,7 +446,9 @@ class Trainer:
             states = self.fleet.fetch(placed, n)
         processes.wait("saved")  # the others may read what the first has written
         if self.stop.requested:
-            raise Preempted(f"saved at step {now} in {self.workdir}")
+            # A run that is not well was saved before.
+            saved = min(checkpoint.latest(self.folder(job)) or 0 for job in jobs)
+            raise Preempted(f"saved at step {saved} in {self.workdir}")
         bar.add(-n * (self.total - now))  # steps that were not done
         return [
             Trained(jobs[i], states[i].replace(rate=None), seconds(i))

@@ -36,6 +36,19 @@ def copies(tmp_path_factory):
     return lambda name, classes=0: data.miniature(name, root, classes)
 
 
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory):
+    """The workdir of a trained base, of the model of recovery_tools.settings; made once."""
+    from recovery_tools import settings
+
+    from prpr import config, run
+
+    folder = tmp_path_factory.mktemp("base")
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        run.train_base(config.base_of(settings(2.0)), folder)
+    return folder
+
+
 @pytest.fixture
 def own(copies, tmp_path):
     """name -> a copy that a test may damage."""

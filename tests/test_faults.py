@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recovery_tools import SAVES, TOTAL, rows_of, settings
 
 from prpr import (
     checkpoint,
@@ -41,8 +42,6 @@ from prpr.jobs import Job
 from prpr.sweep import states, tasks, worker
 
 ROOT = Path(cli.__file__).parents[1]
-TOTAL = 8  # steps of a run
-SAVES = 3  # steps from checkpoint to checkpoint
 RUN = "lam_2-seed0"
 
 
@@ -59,42 +58,18 @@ def _no_page(monkeypatch):
     monkeypatch.setattr(report, "make", lambda folder: folder / "report.html")
 
 
-def settings():
-    cfg = config.defaults()
-    cfg.lams, cfg.seeds, cfg.control, cfg.data.name, cfg.model.name = (
-        *((2.0,), (0,), False),
-        *("ring8", "mlp"),
-    )
-    cfg.model.generator_ch = cfg.model.critic_ch = 4
-    cfg.model.dim_z, cfg.train.batch, cfg.train.devices = 2, 16, 1
-    cfg.base.steps, cfg.base.loss, cfg.train.steps, cfg.train.warmup = 4, "logistic", TOTAL - 1, 1
-    cfg.train.log_every, cfg.train.diagnose_every, cfg.train.checkpoint_every = 1, 2, SAVES
-    cfg.train.diagnose_size, cfg.score.encoder = 64, "pixels"
-    cfg.score.n_real = cfg.score.n_fake = 100
-    return cfg
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The workdir of a trained base, of the same model as `cfg`'s."""
-    folder = tmp_path_factory.mktemp("base")
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        run.train_base(config.base_of(settings()), folder)
-    return folder
-
-
 @pytest.fixture
-def cfg(base):
-    cfg = settings()
-    cfg.base.path = str(base)
+def cfg(small_base):
+    cfg = settings(2.0)
+    cfg.base.path = str(small_base)
     return cfg
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base, tmp_path_factory):
+def undisturbed(small_base, tmp_path_factory):
     """The workdir of the same command without a fault."""
-    cfg, folder = settings(), tmp_path_factory.mktemp("undisturbed")
-    cfg.base.path = str(base)
+    cfg, folder = settings(2.0), tmp_path_factory.mktemp("undisturbed")
+    cfg.base.path = str(small_base)
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
@@ -103,15 +78,6 @@ def undisturbed(base, tmp_path_factory):
         patch.setattr(report, "make", lambda folder: folder / "report.html")
         run.finetune(cfg, folder)
     return folder
-
-
-def rows_of(workdir, name=RUN):
-    """A run's rows; every line of the file is whole."""
-    text = (workdir / "metrics.jsonl").read_bytes()
-    assert text.endswith(b"\n")
-    rows = [json.loads(line) for line in text.splitlines()]
-    assert all(isinstance(row, dict) for row in rows)
-    return [row for row in record.read_metrics(workdir) if row["run"] == name]
 
 
 def assert_whole(workdir, name=RUN, total=TOTAL):
@@ -252,7 +218,7 @@ def test_rates_that_are_far_too_high(cfg, tmp_path, capsys, factor):
         with pytest.raises(GivenUp):
             run.finetune(cfg, tmp_path)
         assert states_of(cfg, tmp_path).keys() == kept.keys()
-    rows_of(tmp_path)
+    rows_of(tmp_path, RUN)
     assert falls_of(tmp_path) or factor == 1e3
 
 
@@ -488,7 +454,7 @@ def test_a_stop_between_two_records_saves_nothing_that_is_not_finite(cfg, tmp_pa
 
 def test_a_held_out_point_that_a_flow_gives_no_density_is_no_score(tmp_path, monkeypatch):
     """log q = −∞ there, in float32; the checkpoint is kept all the same, without a score."""
-    cfg = config.base_of(config.flow_of(settings()))
+    cfg = config.base_of(config.flow_of(settings(2.0)))
     cfg.lams, cfg.model.name, cfg.train.steps = (), "realnvp", TOTAL
     cfg.train.keep_best = 1
     plain = run.build.check

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recovery_tools import TOTAL, rows_of, settings
 
-from prpr import build, checkpoint, config, data, health, jobs, record, recovery, run, train
+from prpr import build, checkpoint, config, data, health, jobs, recovery, run, train
 from prpr.errors import CheckpointError, ConfigError, GivenUp, Preempted
 
-TOTAL = 8  # steps of a run
 RUNS = ("lam_0.5-seed0", "lam_2-seed0")
 
 
@@ -21,34 +21,10 @@ def _usual_jax():
         yield
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The workdir of a trained base, of the same model as `cfg`'s."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        folder = tmp_path_factory.mktemp("base")
-        run.train_base(config.base_of(settings()), folder)
-    return folder
-
-
-def settings():
-    cfg = config.defaults()
-    cfg.lams, cfg.seeds, cfg.control, cfg.data.name, cfg.model.name = (
-        *((0.5, 2.0), (0,), False),
-        *("ring8", "mlp"),
-    )
-    cfg.model.generator_ch = cfg.model.critic_ch = 4
-    cfg.model.dim_z, cfg.train.batch, cfg.train.devices = 2, 16, 1
-    cfg.base.steps, cfg.base.loss, cfg.train.steps, cfg.train.warmup = 4, "logistic", TOTAL - 1, 1
-    cfg.train.log_every, cfg.train.diagnose_every, cfg.train.checkpoint_every = 1, 2, 3
-    cfg.train.diagnose_size, cfg.score.encoder = 64, "pixels"
-    cfg.score.n_real = cfg.score.n_fake = 100
-    return cfg
-
-
 @pytest.fixture
-def cfg(base):
-    cfg = settings()
-    cfg.base.path = str(base)
+def cfg(small_base):
+    cfg = settings(0.5, 2.0)
+    cfg.base.path = str(small_base)
     return cfg
 
 
@@ -71,10 +47,6 @@ def nan_at(monkeypatch):
         monkeypatch.setattr(train, "critic_update", update)
 
     return arrange
-
-
-def rows_of(workdir, name):
-    return [row for row in record.read_metrics(workdir) if row["run"] == name]
 
 
 def final(workdir, name):

@@ -131,6 +131,7 @@ def test_a_run_records_its_health_and_what_its_watch_remembers_is_saved(cfg, tmp
         "samples": np.zeros(100),
         "data_seen": x,
         "samples_seen": y,
+        "samples_prior": np.zeros(100),
         "generator_norm": np.ones(1),
         "critic_norm": np.ones(1),
     }
