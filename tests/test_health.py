@@ -410,7 +410,13 @@ FAULTS = {
         ({"duplicates": 0.51}, {"duplicates": 0.49}),
         ({"recall_proxy": 0.15}, {"recall_proxy": 0.25}),
     ],
-    "falling_apart": [({"precision_proxy": 0.2}, {"precision_proxy": 0.3})],
+    "falling_apart": [
+        ({"precision_proxy": 0.2}, {"precision_proxy": 0.3}),
+        (
+            {"precision_proxy": 0.4, "recall_proxy": 0.15},
+            {"precision_proxy": 0.5, "recall_proxy": 0.15},
+        ),
+    ],
 }
 CASES = [
     pytest.param(check, place, id=f"{check.name}-{place}")
