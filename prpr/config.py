@@ -404,7 +404,7 @@ KNOBS: dict[str, Any] = {
             3, _whole(0), "times that a run goes back to its last healthy checkpoint; then it ends"
         ),
         "rate": Knob(
-            0.5, _number(0, 1, low_open=True), "both learning rates are multiplied by it each time"
+            0.3, _number(0, 1, low_open=True), "both learning rates are multiplied by it each time"
         ),
         "ignore": Knob(
             (),

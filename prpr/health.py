@@ -537,16 +537,17 @@ CHECKS: tuple[Check, ...] = (
             (
                 Limit("precision_proxy", "below_start", 2 / 3),
                 Limit("precision_proxy", "started_above", 0.1),
-                Limit("recall_proxy", "below_start", 1 / 3),
+                Limit("recall_proxy", "below_start", 1.0),
             ),
         ),
         means="samples have left the data: precision is below a third of what it was at the start, "
-        "or below two thirds with recall below a third",
+        "or below two thirds and recall has not risen for it",
         advice="lower config.generator.lr; let the critic keep up by config.critic.steps, "
         "config.critic.lr or config.train.warmup; move config.lams towards 1, since a low λ pays "
         "for recall with precision",
         reason="A low λ lowers precision by tenths and is meant to; by two thirds it is a fault. "
-        "Every λ buys one of the two with the other: a model that has lost both was led by none. "
+        "What a low λ takes from precision it gives to recall: a model that has lost both was "
+        "led by none. "
         "Two records, as a batch of one class gives one.",
     ),
 )

@@ -414,7 +414,7 @@ FAULTS = {
         ({"precision_proxy": 0.2}, {"precision_proxy": 0.3}),
         (
             {"precision_proxy": 0.4, "recall_proxy": 0.15},
-            {"precision_proxy": 0.5, "recall_proxy": 0.15},
+            {"precision_proxy": 0.4, "recall_proxy": 0.9},
         ),
     ],
 }

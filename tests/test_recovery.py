@@ -71,7 +71,7 @@ def test_a_run_that_falls_goes_on_from_its_last_checkpoint_and_the_others_do_not
     assert "lam_2-seed0: back to step 3 after not_finite at step 5" in said
     rows = rows_of(tmp_path / "hurt", RUNS[1])
     (told,) = (row for row in rows if "rollback" in row)
-    wanted = {"step": 3, "rollback": 1, "because": "not_finite", "at": 5, "rate": 0.5}
+    wanted = {"step": 3, "rollback": 1, "because": "not_finite", "at": 5, "rate": 0.3}
     assert {name: told[name] for name in wanted} == wanted
     # The record is one of a run that never fell: each step once, in order, all finite.
     steps = [row["step"] for row in rows if "critic_loss" in row]
@@ -80,9 +80,9 @@ def test_a_run_that_falls_goes_on_from_its_last_checkpoint_and_the_others_do_not
     assert not [row for row in rows if "alarm" in row and row["severity"] == "fatal"]
     folder = tmp_path / "hurt" / "checkpoints" / RUNS[1]
     (fall,) = recovery.read(folder)
-    assert (fall.cause.check, fall.cause.step, fall.to, fall.rate) == ("not_finite", 5, 3, 0.5)
+    assert (fall.cause.check, fall.cause.step, fall.to, fall.rate) == ("not_finite", 5, 3, 0.3)
     meta = checkpoint.read_meta(folder)
-    assert (meta["falls"], meta["rate"]) == (1, 0.5)
+    assert (meta["falls"], meta["rate"]) == (1, 0.3)
     assert not recovery.read(tmp_path / "hurt" / "checkpoints" / RUNS[0])
 
 
@@ -121,8 +121,8 @@ def test_a_run_that_always_falls_is_given_up_and_everything_else_is_finished(
         "lam_2-seed0 was given up after it fell 3 times; its last healthy checkpoint, step 3"
         in (said)
     )
-    assert "back to step 3 with rates x 0.5" in said
-    assert "back to step 3 with rates x 0.25" in said
+    assert "back to step 3 with rates x 0.3" in said
+    assert "back to step 3 with rates x 0.09" in said
     assert "What to try: lower config.generator.lr" in said
     names = {row["name"] for row in json.loads((tmp_path / "summary.json").read_text())["rows"]}
     assert names == {"real", "base", "lam_0.5"}
