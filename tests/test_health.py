@@ -411,7 +411,7 @@ FAULTS = {
         ({"recall_proxy": 0.15}, {"recall_proxy": 0.25}),
     ],
     "falling_apart": [
-        ({"precision_proxy": 0.2}, {"precision_proxy": 0.3}),
+        ({"precision_proxy": 0.2}, {"precision_proxy": 0.3, "recall_proxy": 0.9}),
         (
             {"precision_proxy": 0.4, "recall_proxy": 0.15},
             {"precision_proxy": 0.4, "recall_proxy": 0.9},
