@@ -125,6 +125,7 @@ def fit_critic(
                         f"The last whole checkpoint is kept in {folder}. In another --workdir, "
                         "lower config.critic.lr or raise config.critic.r1."
                     )
+            if checked:
                 (values,) = trainer.check_ratio(placed, [job])
                 rec.scalars(now, values, job.run)
                 error = float(values["heldout_calibration_error"])

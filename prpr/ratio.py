@@ -192,12 +192,23 @@ class Recalibration(NamedTuple):
         return self.slope * log_r + self.offset
 
 
-def recalibrate(log_r_real: Array, log_r_fake: Array, iterations: int = 20) -> Recalibration:
+def recalibrate(
+    log_r_real: Array,
+    log_r_fake: Array,
+    iterations: int = 20,
+    known: tuple[Array | float, Array | float] = (0.0, 0.0),
+) -> Recalibration:
     """The slope and offset that maximise held-out logistic likelihood, by Newton's method.
 
     Data and samples weigh half each, whatever their numbers. A critic that has overfitted its
     training data spreads log_r̂ too wide; the slope says by how much (1: calibrated, below 1: too
     wide). A weak ridge towards (1, 0) keeps separable sets finite (Platt 1999).
+
+    Args:
+      log_r_real, log_r_fake: (N,), (M,).
+      iterations: of Newton's method.
+      known: (N,), (M,) parts of the log-ratio that stand beside slope · log_r̂ + offset as they
+        are, such as what classes of other shares take out.
     """
     n, m = log_r_real.shape[0], log_r_fake.shape[0]
     x = jnp.concatenate([log_r_real, log_r_fake])
@@ -207,14 +218,20 @@ def recalibrate(log_r_real: Array, log_r_fake: Array, iterations: int = 20) -> R
     start = jnp.array([1.0, 0.0], x.dtype)
     design = jnp.stack([x, jnp.ones_like(x)], axis=1)
     sizes = jnp.asarray(0.5 ** np.arange(12), x.dtype)
+    beside = jnp.concatenate(
+        [
+            jnp.broadcast_to(jnp.asarray(part, x.dtype), (size,))
+            for part, size in zip(known, (n, m), strict=True)
+        ]
+    )
 
     def loss(w: Array) -> Array:
-        logit = design @ w
+        logit = design @ w + beside
         pull = 0.5 * ridge * jnp.square(w - start).sum()
         return (weight * (jax.nn.softplus(logit) - y * logit)).sum() + pull
 
     def newton(w: Array, _) -> tuple[Array, None]:
-        c = jax.nn.sigmoid(design @ w)
+        c = jax.nn.sigmoid(design @ w + beside)
         gradient = design.T @ (weight * (c - y)) + ridge * (w - start)
         hessian = (design * (weight * c * (1 - c))[:, None]).T @ design
         step = jnp.linalg.solve(hessian + ridge * jnp.eye(2, dtype=x.dtype), gradient)

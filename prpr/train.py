@@ -65,6 +65,7 @@ __all__ = [
     "System",
     "TrainState",
     "apply_frozen",
+    "class_prior",
     "critic_update",
     "diagnose",
     "generator_update",
@@ -256,7 +257,7 @@ def _through_samples(system: System, state: TrainState) -> _Loss:
         out = apply_frozen(system.critic, state.critic, fake, y)
         out = _with_density(system, state, out, fake, y)
         log_r = _normalised(system, state, system.critic_loss.log_ratio(out))
-        log_r = log_r - _prior(system, y)
+        log_r = log_r - class_prior(system, y)
         value = objectives.sampler_loss(system.objective, out, log_r, dials)
         alpha = jnp.exp(jnp.minimum(log_r + jnp.log(dials["lam"]), 0.0)).mean()
         return value, (extra, {"alpha": alpha})
@@ -274,7 +275,7 @@ def _through_data(system: System, state: TrainState) -> _Loss:
         if system.route == "likelihood":
             return -log_q.mean() / system.dim_z, (extra, scalars)
         log_r = log_ratio(system, state, _continuous(system, x, noise), y)
-        dials, prior = _dials(system, state, y), _prior(system, y)
+        dials, prior = _dials(system, state, y), class_prior(system, y)
         # The other form of α(λ), E_p[min(λ, 1/r)]; p and q as they are drawn, classes and all.
         least = jnp.minimum(-log_r, jnp.log(dials["lam"]))
         scalars["alpha"] = jnp.exp(least - prior).mean()
@@ -303,7 +304,7 @@ def _through_both(system: System, state: TrainState) -> _Loss:
             (log_r_data, log_r_samples),
             dials,
             system.axis_name,
-            (_prior(system, y), _prior(system, classes)),
+            (class_prior(system, y), class_prior(system, classes)),
         )
         alpha = jnp.exp(jnp.minimum(log_r_samples + jnp.log(dials["lam"]), 0.0)).mean()
         scalars = {"log_likelihood": at_data.mean(), "alpha": alpha}
@@ -516,7 +517,7 @@ def log_ratio(system: System, state: TrainState, x: Array, y: Array) -> Array:
     It is what the objective sees: normalised if the system says so, and with `System.log_prior`
     that of a class' data to its samples, log p(x|y)/q(x|y).
     """
-    return joint_log_ratio(system, state, x, y) - _prior(system, y)
+    return joint_log_ratio(system, state, x, y) - class_prior(system, y)
 
 
 def joint_log_ratio(system: System, state: TrainState, x: Array, y: Array) -> Array:
@@ -526,7 +527,7 @@ def joint_log_ratio(system: System, state: TrainState, x: Array, y: Array) -> Ar
     return _normalised(system, state, system.critic_loss.log_ratio(out))
 
 
-def _prior(system: System, y: Array) -> Array:
+def class_prior(system: System, y: Array) -> Array:
     """What `System.log_prior` takes out at y: (N,), or () where nothing is.
 
     Samples are drawn of all K classes alike, so log p(x, y)/q(x, y) = log p(x|y)/q(x|y) +
@@ -594,8 +595,8 @@ def _held_out_ratio(
     return {
         "data": joint_log_ratio(system, state, real, labels),
         "samples": joint_log_ratio(system, state, shown, y[0]),
-        "data_prior": jnp.broadcast_to(_prior(system, labels), label.shape),
-        "samples_prior": jnp.broadcast_to(_prior(system, y[0]), label.shape),
+        "data_prior": jnp.broadcast_to(class_prior(system, labels), label.shape),
+        "samples_prior": jnp.broadcast_to(class_prior(system, y[0]), label.shape),
         "data_seen": _seen(image),
         "samples_seen": _seen(fake),
         "generator_norm": health.norm(state.generator.params)[None],

@@ -190,8 +190,14 @@ def _calibrated(
     drawn = state.replace(generator=net, ema=net)
     k_valid, k_scored = jax.random.split(key)
     most = build.spread(parts.valid.size, _MANY)
-    valid = _ratios(system, drawn, parts.valid, most, len(most), k_valid, s.batch)
-    found = ratio.recalibrate(jnp.asarray(valid.real), jnp.asarray(valid.fake))
+    valid, priors = _ratios(system, drawn, parts.valid, most, len(most), k_valid, s.batch)
+    # The critic's own output is what can be scaled; the classes' shares are taken out of it after.
+    own_real, own_fake = valid.real + priors.real, valid.fake + priors.fake
+    found = ratio.recalibrate(
+        jnp.asarray(own_real),
+        jnp.asarray(own_fake),
+        known=(jnp.asarray(-priors.real), jnp.asarray(-priors.fake)),
+    )
     slope, offset = max(float(found.slope), _LEAST_SLOPE), float(found.offset)
     calibrated = own.copy_and_resolve_references()
     calibrated.critic.scale = own.critic.scale * slope
@@ -210,7 +216,7 @@ def _calibrated(
         checkpoint.save(target, updates, state, about)
     held_out, drawn = parts.held_out(s.split), state.replace(generator=net, ema=net)
     rows = build.spread(held_out.size, s.n_real or _MANY)
-    ratios = _ratios(system, drawn, held_out, rows, count or len(rows), k_scored, s.batch)
+    ratios, _ = _ratios(system, drawn, held_out, rows, count or len(rows), k_scored, s.batch)
     checks = train.diagnose(
         jnp.asarray(ratios.real, jnp.float32), jnp.asarray(ratios.fake, jnp.float32), 1.0
     )
@@ -226,8 +232,11 @@ def _ratios(
     count: int,
     key: jax.Array,
     batch: int,
-) -> Ratios:
-    """log r̂ at rows of held-out data, and at `count` samples of the same classes."""
+) -> tuple[Ratios, Ratios]:
+    """log r̂ at rows of held-out data, and at `count` samples of the same classes.
+
+    The second are what `train.class_prior` has taken out of the first.
+    """
     labels, state = np.empty(len(rows), np.int32), proposals.lean(state)
 
     def read(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -238,4 +247,9 @@ def _ratios(
     k_noise, k_fake = jax.random.split(key)
     real = proposals.log_ratios_of_data(system, state, read, len(rows), k_noise, batch)
     own = np.resize(labels, count)
-    return Ratios(real, proposals.log_ratios(system, state, own, k_fake, batch))
+    fake = proposals.log_ratios(system, state, own, k_fake, batch)
+    of_real, of_fake = (
+        np.broadcast_to(np.asarray(train.class_prior(system, jnp.asarray(y))), y.shape)
+        for y in (labels, own)
+    )
+    return Ratios(real, fake), Ratios(of_real, of_fake)
