@@ -216,6 +216,7 @@ def test_held_out_checks_are_those_of_the_route():
     }
     assert keys["likelihood"] == keys["implicit"] == {"log_likelihood"}
     health = {"data_seen", "samples_seen", "generator_norm", "critic_norm"}
+    health |= {"data_prior", "samples_prior"}
     ratio_too = {"log_likelihood", "data", "samples"} | health
     assert keys["data"] == keys["balanced"] == keys["samples"] == ratio_too
 
