@@ -526,6 +526,25 @@ CHECKS: tuple[Check, ...] = (
         "no model to lose. Two records, as a batch of one class gives one.",
     ),
     Check(
+        name="critic_died",
+        severity="fatal",
+        patience=3,
+        when=(
+            (
+                Limit("heldout_auc", "below", 0.52),
+                Limit("heldout_loss", "above", 0.679),
+                Limit("precision_proxy", "below_start", 0.9),
+                Limit("precision_proxy", "started_above", 0.1),
+            ),
+        ),
+        means="the critic knows nothing although samples are worse than at the start, so nothing "
+        "will make them better",
+        advice="lower config.critic.lr: a step that was too large has left it with units that no "
+        "input reaches; set config.critic.r1 and config.critic.r2 to 0.01",
+        reason="A perfect generator leaves a critic blind too, but it is no worse than the one "
+        "before. A tenth of precision is three standard errors of 160 held-out items.",
+    ),
+    Check(
         name="falling_apart",
         severity="fatal",
         patience=2,
