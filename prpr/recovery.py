@@ -1,6 +1,6 @@
 """What becomes of a run on a fatal alarm: back to its last healthy checkpoint, slower, n times.
 
-    CHECKPOINTS/<run>/recovery.json     its falls so far, oldest first
+    CHECKPOINTS/<run>/recovery.json     its settings, and its falls so far, oldest first
 
 A fall is a fatal alarm of `prpr.health`. The run goes back to its newest checkpoint (none is saved
 while a fatal check holds, so all of them are healthy), or to its start where it has none yet. From
@@ -11,7 +11,7 @@ falls the next one ends the run. No fall deletes a checkpoint: the best and the 
 `prpr.trainer` decides; here is what it remembers, and what a state becomes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from prpr import health, record
 from prpr.errors import CheckpointError, DataError, GivenUp
+from prpr.jobs import different
 from prpr.systems import TrainState
 
 _FILE = "recovery.json"
@@ -80,8 +81,13 @@ def _against_start(group: Sequence[health.Limit]) -> bool:
     return any(health.RULES[limit.rule].reference == "start" for limit in group)
 
 
-def read(folder: Path) -> tuple[Fall, ...]:
+def read(folder: Path, settings: Mapping[str, Any] | None = None) -> tuple[Fall, ...]:
     """The falls of a run, from its folder of checkpoints; () where it never fell.
+
+    Args:
+      folder: of the run.
+      settings: its own (`jobs.settings`). What fell with others is forgotten: a run without a
+        checkpoint may be tried again with the settings that were advised. None: whatever is there.
 
     Raises:
       CheckpointError: a damaged file.
@@ -90,7 +96,10 @@ def read(folder: Path) -> tuple[Fall, ...]:
     if not path.exists():
         return ()
     try:
-        return tuple([_fall(item) for item in record.read_json(path)])
+        found = record.read_json(path)
+        falls = tuple([_fall(item) for item in found["falls"]])
+        others = settings is not None and different(found["settings"], settings)
+        return () if others else falls
     except (DataError, TypeError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}): delete it, and the run goes on from its last "
@@ -108,12 +117,12 @@ def _fall(item: dict[str, Any]) -> Fall:
     return fall
 
 
-def write(folder: Path, falls: Sequence[Fall]) -> None:
+def write(folder: Path, falls: Sequence[Fall], settings: Mapping[str, Any]) -> None:
     """Replaces the file in a single rename; WorkdirError if it cannot be written."""
     plain = [
         {**fall._asdict(), "alarms": [alarm._asdict() for alarm in fall.alarms]} for fall in falls
     ]
-    record.write_json(folder / _FILE, plain)
+    record.write_json(folder / _FILE, {"settings": dict(settings), "falls": plain})
 
 
 def about(falls: Sequence[Fall]) -> dict[str, Any]:

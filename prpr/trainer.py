@@ -210,7 +210,7 @@ class Trainer:
     def _begun(self, job: Job, begin: Callable[[Job], train.TrainState]) -> _Underway:
         """A run at its newest checkpoint, or at step 0."""
         folder, meta = self.folder(job), {}
-        falls = recovery.read(folder)
+        falls = recovery.read(folder, self.settings)
         if checkpoint.latest(folder) is None:
             state = begin(job)
         else:
@@ -300,7 +300,7 @@ class Trainer:
         fall = recovery.Fall(fallen.alarms, to, rate)
         falls = (*one.falls, fall)
         if processes.first():
-            recovery.write(folder, falls)
+            recovery.write(folder, falls, self.settings)
         processes.wait("fallen")  # the others read what the first has written
         if len(falls) > self.cfg.recovery.attempts:
             rec.scalars(fall.cause.step, {"given_up": fall.cause.check}, one.job.run)

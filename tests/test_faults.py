@@ -393,9 +393,9 @@ def test_a_disk_that_is_full_when_a_run_falls(cfg, tmp_path, small_disk, monkeyp
     (workdir / "checkpoints").symlink_to(small_disk)
     plain = recovery.write
 
-    def write(folder, falls):
+    def write(folder, *rest):
         fill(small_disk)
-        plain(folder, falls)
+        plain(folder, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(recovery, "write", write)
@@ -416,7 +416,7 @@ def test_where_no_fall_can_be_remembered_there_is_one_error(tmp_path):
         (health.Alarm("not_finite", "fatal", 5, {"finite": 0.0}, "f", "m", "a"),), 0, 0.5
     )
     with pytest.raises(WorkdirError, match=r"cannot write .*recovery\.json.*free space"):
-        recovery.write(tmp_path / "file" / RUN, (fall,))
+        recovery.write(tmp_path / "file" / RUN, (fall,), {})
 
 
 # ---- stops ----------------------------------------------------------------------------

@@ -267,7 +267,13 @@ def test_an_alarm_that_is_ignored_is_only_told(cfg):
         config.validate(cfg)
 
 
-@pytest.mark.parametrize("text", ["{", "[{}]", '[{"alarms": [], "to": 1, "rate": 1}]', "[1]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", '{"settings": {}}', '{"settings": {}, "falls": [1]}'),
+        '{"settings": {}, "falls": [{"alarms": [], "to": 1, "rate": 1}]}',
+    ],
+)
 def test_a_damaged_memory_of_falls_names_the_file(tmp_path, text):
     (tmp_path / "recovery.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"recovery\.json is damaged.*delete it"):
@@ -278,6 +284,8 @@ def test_what_is_remembered_of_a_fall_survives_json(tmp_path):
     alarm = health.Alarm("exploding", "fatal", 7, {"critic_norm": float("inf")}, "f", "m", "a")
     warned = alarm._replace(check="blind", severity="warning")
     falls = (recovery.Fall((warned, alarm), 4, 0.5),)
-    recovery.write(tmp_path, falls)
+    recovery.write(tmp_path, falls, {"generator.lr": 1e-3})
     assert recovery.read(tmp_path) == falls
+    assert recovery.read(tmp_path, {"generator.lr": 1e-3}) == falls
+    assert recovery.read(tmp_path, {"generator.lr": 1e-4}) == ()  # another run's
     assert recovery.read(tmp_path)[0].cause == alarm

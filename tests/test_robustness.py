@@ -411,7 +411,7 @@ def test_runs_that_were_given_up_are_rows_and_nothing_is_tried_again(tmp_path, m
     monkeypatch.setattr(measure, "samples", lambda *_: {})
     alarm = health.Alarm("collapsed", "fatal", 9, {}, "found", "means", "advice")
     folder = tmp_path / "runs" / "clean" / "default" / "checkpoints" / "lam_5-seed1"
-    recovery.write(folder, [recovery.Fall((alarm,), 5, 0.5)] * 4)
+    recovery.write(folder, [recovery.Fall((alarm,), 5, 0.5)] * 4, {})
     plan = runs.Plan(tmp_path, (0.2, 5.0), (0, 1))
     rows = runs.make_variant(plan, "clean", "default", plan.seeds)
     assert calls == [plan.lams]
