@@ -1,6 +1,8 @@
 """Strict JAX for every test: silent rank or dtype promotion is an error."""
 
+import gc
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -27,6 +29,20 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRPR_CACHE", str(tmp_path_factory.mktemp("prpr-cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Programs that a file has compiled are dropped after it, where there are many.
+
+    XLA maps a dozen pieces of memory for each on a CPU, and Linux gives a process 65,530: a worker
+    that kept those of all files ended with a segmentation fault.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 10_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -457,7 +457,11 @@ def test_a_density_learns_alike_on_devices_and_in_pieces(densities, route):
     """Noise, latents and probes are an item's own, wherever it is computed."""
     keys = {"scalars", "weights", "held_out_log_likelihood"}
     if route in ("data", "balanced"):
-        keys |= {f"held_out_{one}{seen}" for one in ("data", "samples") for seen in ("", "_seen")}
+        keys |= {
+            f"held_out_{one}{seen}"
+            for one in ("data", "samples")
+            for seen in ("", "_seen", "_prior")
+        }
     assert {name for name in densities if name.startswith(route)} == {
         f"{route}/{cut}/{key}" for cut in ("whole", "cut") for key in keys
     }

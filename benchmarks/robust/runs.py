@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import jax
+
 from prpr import config, jobs, record, recovery, run
 from prpr.errors import GivenUp, Preempted, PrprError
 
@@ -168,6 +170,7 @@ def _caught(
     items: Sequence[Item], make: Callable[[Sequence[Item]], dict[str, Any]]
 ) -> dict[str, Any] | str:
     """A summary, or in one line why there is none. What the run prints goes to standard error."""
+    jax.clear_caches()  # of the call before: see prpr/sweep/here.py
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return make(items)

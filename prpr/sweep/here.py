@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from prpr import config, parallel, record, report
 from prpr.errors import Preempted, PrprError
 from prpr.sweep import rows
@@ -27,6 +29,9 @@ def here(root: Path, tasks: Sequence[Task], runner: Runner | None = None) -> Non
     for task in ready(root, tasks, bases=True):
         attempt(write_task(root, task), lambda task=task: runner(task, root / task.id))
     for group in products(ready(root, tasks, bases=False)):
+        # Each call compiles anew, and Linux gives a process 65,530 mappings, of which XLA takes a
+        # dozen for each program: a long sweep would end with a segmentation fault.
+        jax.clear_caches()
         for task in group:
             write_task(root, task)
         if len(group) > 1:
