@@ -469,7 +469,7 @@ def test_a_density_learns_alike_on_devices_and_in_pieces(densities, route):
         whole, cut = (densities[f"{route}/{name}/{key}"] for name in ("whole", "cut"))
         atol = 2e-5 * np.abs(whole).max()
         np.testing.assert_allclose(cut, whole, rtol=2e-5, atol=atol, err_msg=key)
-        assert np.ptp(whole, axis=0).max() > 0.01, key
+        assert key.endswith("_prior") or np.ptp(whole, axis=0).max() > 0.01, key
 
 
 def disagree_child(port: int, number: int) -> None:
