@@ -21,10 +21,7 @@ _FREE_TRAIN = (
 _FREE_DATA = ("path", "workers", "prefetch", "max_corrupt")
 
 # Knobs that decide which leaves a state has besides its networks'.
-_SHAPING = (
-    *("critic.clip", "critic.freeze", "critic.lecam", "generator.clip"),
-    *("augment.policy", "augment.adaptive"),
-)
+_SHAPING = ("critic.freeze", "critic.lecam", "augment.policy", "augment.adaptive")
 
 DIAL = "dial"  # the name of the run of a model for every λ
 

@@ -447,7 +447,7 @@ def critic_update(system: System, state: TrainState, batch: Batch) -> tuple[Trai
     """
     key = _key(state, batch["index"])
     state, scalars = _critic_update(system, state, key, batch["image"], batch["label"])
-    scalars["finite"] = _finite(state.critic.params)
+    scalars["finite"] = health.finite(state.critic.params)
     return state.replace(step=state.step + batch["advance"]), scalars
 
 
@@ -464,14 +464,8 @@ def generator_update(
     """
     key = _key(state, system.critic_steps)
     state, scalars = _generator_update(system, state, key, data)
-    scalars["finite"] = _finite(state.generator.params)
+    scalars["finite"] = health.finite(state.generator.params)
     return state.replace(step=state.step + 1), scalars
-
-
-def _finite(params: Tree) -> Array:
-    """1 while every parameter is finite, else 0."""
-    every = [jnp.bool(True), *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))]
-    return jnp.stack(every).all().astype(jnp.float32)
 
 
 def make_step(system: System, *, move_generator: bool = True) -> Step:
