@@ -431,7 +431,7 @@ def test_a_stop_between_two_records_saves_nothing_that_is_not_finite(cfg, tmp_pa
         moved, scalars = plain(system, state, batch)
         hit = (state.step == 4) & jnp.bool(state.rate is None)
         critic = jax.tree.map(lambda leaf: leaf + jnp.where(hit, jnp.nan, 0.0), moved.critic)
-        finite = train._finite(critic.params)
+        finite = health.finite(critic.params)
         return moved.replace(critic=critic), {**scalars, "finite": finite}
 
     monkeypatch.setattr(train, "critic_update", update)
