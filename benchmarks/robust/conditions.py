@@ -103,8 +103,13 @@ CONDITIONS: dict[str, Condition] = {
     "duplicated": Condition("half are copies of 5 images", spoil=corrupt.duplicated(0.5)),
     "outliers": Condition("5 % are inverted", spoil=corrupt.outlying(0.05)),
     "rate_x10": Condition(
-        "both rates of the fine-tune times 10",
-        knobs={"critic.lr": "*10", "generator.lr": "*10"},
+        "both rates of the fine-tune, and of its controls, times 10",
+        knobs={
+            "critic.lr": "*10",
+            "generator.lr": "*10",
+            "base.critic_lr": "*10",  # of the controls: the base itself is that of "clean"
+            "base.generator_lr": "*10",
+        },
         base="clean",
     ),
     # A checkpoint carries its critic: another width is another base.
@@ -113,7 +118,12 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "critic_strong": Condition(
         "8 critic steps at 3 times the rate",
-        knobs={"critic.steps": 8, "critic.lr": "*3"},
+        knobs={
+            "critic.steps": 8,
+            "critic.lr": "*3",
+            "base.critic_steps": 8,
+            "base.critic_lr": "*3",
+        },
         base="clean",
     ),
     "ring_clean": Condition("ring8 as it is", RING),
