@@ -144,7 +144,10 @@ def test_settings_of_conditions():
     fast, weak = conditions.settings("rate_x10"), conditions.settings("critic_weak")
     assert fast.critic.lr == pytest.approx(10 * plain.critic.lr)
     assert fast.generator.lr == pytest.approx(10 * plain.generator.lr)
-    assert fast.base.generator_lr == plain.base.generator_lr
+    for name in variants.CONTROLS:
+        control, usual = (config.control_of(variants.applied(cfg, name)) for cfg in (fast, plain))
+        assert control.critic.lr == pytest.approx(10 * usual.critic.lr)
+        assert control.generator.lr == pytest.approx(10 * usual.generator.lr)
     assert (weak.model.critic_ch, weak.critic.steps) == (6, 1)
     # Two that share a base have its data and model; all else has a base of its own.
     for name, one in CONDITIONS.items():
