@@ -5,7 +5,7 @@
     python experiments/train_flow.py --config=configs/digits.py               # a flow instead
 
 Expect on the test split (pixels, k = 3, mean over seeds 0, 1, 2; README): precision
-.84/.88/.88/.89 and recall .53/.52/.45/.36 at λ = .2/1/5/20, against the control's .86/.27.
+.84/.87/.88/.88 and recall .51/.53/.47/.38 at λ = .2/1/5/20, against the control's .85/.30.
 One seed takes 2.5 minutes and 1.4 GiB on 2 CPU cores. The flow: docs/flows.md.
 
 Arguments: `:base` is the base run's own configuration, `:smoke` runs everything in seconds;
