@@ -13,7 +13,7 @@ without λ). Validation data are spoiled as training data are; the test split is
 
 The same command goes on where it ended, and what other conditions, λ and seeds gave stays in the
 result: DIR/robustness.json (all runs), .md (means over seeds, also printed) and .png (heat map; of
-another variant robustness-VARIANT.png).
+another variant robustness-VARIANT.png), and variants.png: what each variant changes.
 A run that fails is a row with its error. The default variant alone is run unless --variants names
 more; controls are run in any case.
 """
@@ -76,6 +76,9 @@ def report(workdir: Path) -> str:
     for variant in dict.fromkeys(line.variant for line in lines if line.lam is not None):
         name = "robustness" if variant == "default" else f"robustness-{variant}"
         plotting.save(figure.heat_map(lines, variant), workdir / name, formats=("png",))
+    changes = table.effects(rows)
+    if changes:
+        plotting.save(figure.changes(changes), workdir / "variants", formats=("png",))
     return page
 
 

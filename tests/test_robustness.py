@@ -331,13 +331,39 @@ def test_correlations_of_lambda():
     assert found["recall"] == pytest.approx(-math.sqrt(3) / 2)
     flat = [_row("default", lam, 0, recall=0.5, precision=lam) for lam in (0.1, 0.2, 0.3)]
     assert math.isnan(table.correlations(flat)[0]["recall"])
+    # Seeds together: precision .1, .2, .3 and .3, .2, .1 have nothing to do with λ.
+    turned = [_row("default", lam, 1, precision=0.4 - lam) for lam in (0.1, 0.2, 0.3)]
+    found = table.correlations([*flat, *turned])
+    assert [one["seed"] for one in found] == [0, 1, None]
+    assert [one["precision"] for one in found] == pytest.approx([1.0, -1.0, 0.0])
+
+
+def test_what_a_variant_changes(tmp_path):
+    """Pairs are of the same λ and seed; what one side lacks, or failed, is no pair."""
+    more = [
+        _row("clip", 5.0, 1, 0.9, 0.5, fatal=["exploding"], calibration_error=None),
+        _row("clip", 1.0, 1),  # the default failed there
+        _row("clip", 20.0, 0),  # and was not run here
+    ]
+    (found,) = table.effects([*ROWS, *more])
+    assert (found.condition, found.variant, found.runs) == ("rare_1", "clip", 2)
+    assert found.cells["precision"].mean == pytest.approx((0.8 - 0.9 + 0.9 - 0.8) / 2)
+    assert found.cells["recall"].mean == pytest.approx((0.5 - 0.3 + 0.5 - 0.1) / 2)
+    assert found.cells["calibration_error"].n == 1
+    assert found.collapsed == (1, 1)  # seed 1: an alarm, and a sixth of the base's recall
+    page = table.markdown([*ROWS, *more], {})
+    assert "| rare_1 | clip | +0.000 ± 0.141 | +0.300 ± 0.141 |" in page
+    drawn = figure.changes([found])
+    assert [text.get_text() for text in drawn.axes[1].texts] == ["+.30"]
+    (path,) = plotting.save(drawn, tmp_path / "a", formats=("png",))
+    assert path.stat().st_size > 10_000
 
 
 def test_page_and_figure(tmp_path):
     page = table.markdown(ROWS, {"digits": "the rule finds .99 of the noise."})
     assert "the rule finds .99 of the noise." in page
     assert "| λ = 5 | 0.850 ± 0.071 | 0.200 ± 0.141 |" in page
-    assert "| default, seed 0 | +1.00 | -0.87 |" in page
+    assert "| default, seed 0 | +1.00 | -0.87 | – |" in page
     assert "- rare_1, default, lam_1, seed 1: not finite" in page
     drawn = figure.heat_map(table.lines(ROWS))
     recall = drawn.axes[1]
@@ -453,7 +479,7 @@ def test_command_without_bases_reports_the_failure(tmp_path, monkeypatch, capsys
     assert out == (tmp_path / "robustness.md").read_text() + "\n"
     assert "## rare_1" in out
     figures = {path.name for path in tmp_path.glob("*.png")}
-    assert figures == {"robustness.png", "robustness-clip.png"}
+    assert figures == {"robustness.png", "robustness-clip.png", "variants.png"}
     assert len(robustness.stored(tmp_path)) == len(ROWS) + 2
     assert robustness.main([f"--workdir={tmp_path}", "--report_only"]) == 0
     assert robustness.main([f"--workdir={tmp_path / 'none'}", "--report_only"]) == 1

@@ -1,4 +1,4 @@
-"""The heat map: conditions down, base, λ and controls across, a panel a number."""
+"""Heat maps, a panel a number: conditions by base, λ and controls; variants by conditions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from prpr import plotting
 
-from .table import Line
+from .table import Effect, Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,6 +76,41 @@ def heat_map(lines: Sequence[Line], variant: str = "default") -> "Figure":
         ax.axis("off")
         about = f"Numbers across are λ ({variant}).\nDark is good in every panel."
         ax.text(0, 0.9, about, va="top")
+    return fig
+
+
+# Field, title, whether more is better, and the change that has the full colour.
+CHANGES: tuple[tuple[str, str, bool, float], ...] = (
+    ("precision", "precision", True, 0.2),
+    ("recall", "recall", True, 0.2),
+    ("noise_share", "share of noise", False, 0.1),
+    ("calibration_error", "calibration error", False, 0.1),
+)
+
+
+@plotting.styled
+def changes(effects: Sequence[Effect]) -> "Figure":
+    """A figure of `table.effects`: what each variant changes against the default."""
+    rows = list(dict.fromkeys(one.variant for one in effects))
+    columns = list(dict.fromkeys(one.condition for one in effects))
+    size = (plotting.PAGE, 2 * (0.7 + 0.16 * max(len(rows), 3)))
+    fig, axes = plotting.subplots(2, 2, size=size)
+    for place, (ax, (field, title, better, full)) in enumerate(zip(axes, CHANGES, strict=True)):
+        grid = np.full((len(rows), len(columns)), math.nan)
+        for one in effects:
+            grid[rows.index(one.variant), columns.index(one.condition)] = one.cells[field].mean
+        good = grid if better else -grid
+        ax.imshow(good, cmap="PuOr", vmin=-full, vmax=full, aspect="auto")
+        ax.set_title(title)
+        ax.tick_params(length=0)
+        for (i, j), number in np.ndenumerate(grid):
+            if not math.isnan(number):
+                color = "white" if abs(number) > 0.7 * full else "black"
+                text = f"{number:+.2f}".replace("0.", ".", 1)
+                ax.text(j, i, text, ha="center", va="center", color=color, fontsize=6.5)
+        ax.set_yticks(range(len(rows)), [""] * len(rows) if place % 2 else rows)
+        ax.set_xticks(range(len(columns)), columns)
+    fig.suptitle("What a variant changes against the default (purple is better)")
     return fig
 
 

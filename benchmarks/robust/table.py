@@ -25,6 +25,11 @@ COLUMNS = {
 }
 
 
+# What λ is correlated with, and what a variant's effect is measured by.
+CORRELATED = ("precision", "recall", "noise_share")
+EFFECTS = ("precision", "recall", "rare_recall", "noise_share", "calibration_error")
+
+
 class Cell(NamedTuple):
     """A number over seeds: its mean, its standard deviation (NaN of one), and how many."""
 
@@ -32,10 +37,11 @@ class Cell(NamedTuple):
     sd: float
     n: int
 
-    def text(self) -> str:
+    def text(self, sign: str = "") -> str:
+        """With sign = "+" also that of a positive mean."""
         if not self.n:
             return "–"
-        return f"{self.mean:.3f}" + (f" ± {self.sd:.3f}" if self.n > 1 else "")
+        return f"{self.mean:{sign}.3f}" + (f" ± {self.sd:.3f}" if self.n > 1 else "")
 
 
 def cell(values: Iterable[float | None]) -> Cell:
@@ -118,26 +124,74 @@ def _index(names: Iterable[str], name: str) -> int:
 
 
 def correlations(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Spearman's correlation of λ with precision and recall for each condition, variant and seed.
+    """Spearman's correlation of λ with each of CORRELATED, for each condition and variant.
 
-    Of at least three λ; NaN where a metric is the same at all of them.
+    Of every seed with at least three λ and, with "seed" None, of all runs of several such seeds
+    together. NaN where a metric is the same at all of them.
     """
-    groups: dict[tuple[str, str, int], list[Row]] = {}
+    groups: dict[tuple[str, str], dict[int, list[Row]]] = {}
     for row in rows:
         if row["lam"] is not None and not row["error"]:
-            groups.setdefault((row["condition"], row["variant"], row["seed"]), []).append(row)
+            seeds = groups.setdefault((row["condition"], row["variant"]), {})
+            seeds.setdefault(row["seed"], []).append(row)
     found = []
-    for (condition, variant, seed), group in groups.items():
-        if len(group) < 3:
-            continue
-        about: dict[str, Any] = {"condition": condition, "variant": variant, "seed": seed}
-        for metric in ("precision", "recall"):
-            lams, values = zip(*((row["lam"], row[metric]) for row in group), strict=True)
-            flat = len(set(values)) == 1  # scipy warns
-            rho: Any = None if flat else spearmanr(lams, values)
-            about[metric] = math.nan if rho is None else float(rho.statistic)
-        found.append(about)
+    for (condition, variant), seeds in groups.items():
+        several: dict[int | None, list[Row]] = {
+            seed: group for seed, group in sorted(seeds.items()) if len(group) >= 3
+        }
+        if len(several) > 1:
+            several[None] = [row for group in several.values() for row in group]
+        for seed, group in several.items():
+            about = {"condition": condition, "variant": variant, "seed": seed}
+            found.append(about | {metric: _with_lam(group, metric) for metric in CORRELATED})
     return found
+
+
+def _with_lam(group: Sequence[Row], metric: str) -> float:
+    lams, values = zip(*((row["lam"], row[metric]) for row in group), strict=True)
+    if len(set(values)) == 1:  # scipy warns
+        return math.nan
+    rho: Any = spearmanr(lams, values)
+    return float(rho.statistic)
+
+
+class Effect(NamedTuple):
+    """What a variant changes against the default, over the runs (λ, seed) that both finished.
+
+    Attributes:
+      cells: {field of EFFECTS: Cell of variant minus default}.
+      runs: how many pairs.
+      collapsed: (of the variant, of the default), among them.
+    """
+
+    condition: str
+    variant: str
+    cells: dict[str, Cell]
+    runs: int
+    collapsed: tuple[int, int]
+
+
+def effects(rows: Sequence[Row]) -> list[Effect]:
+    """Every variant's effect in every condition, in the order of the tables."""
+    runs: dict[tuple[str, str], dict[tuple[float, int], dict[str, Any]]] = {}
+    for row in judged(rows):
+        if row["lam"] is not None and not row["error"]:
+            own = runs.setdefault((row["condition"], row["variant"]), {})
+            own[row["lam"], row["seed"]] = row
+    found = []
+    for condition, variant in sorted(runs, key=lambda key: _place((*key, None))):
+        own, plain = runs[condition, variant], runs.get((condition, "default"), {})
+        both = [(own[key], plain[key]) for key in own if key in plain]
+        if variant == "default" or not both:
+            continue
+        cells = {field: cell(_less(a[field], b[field]) for a, b in both) for field in EFFECTS}
+        collapsed = sum(a["collapsed"] for a, _ in both), sum(b["collapsed"] for _, b in both)
+        found.append(Effect(condition, variant, cells, len(both), collapsed))
+    return found
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 def markdown(rows: Sequence[Row], checks: Mapping[str, str]) -> str:
@@ -157,7 +211,16 @@ def markdown(rows: Sequence[Row], checks: Mapping[str, str]) -> str:
         parts.append(_grid(heads, own, _fields))
         some = [one for one in found if one["condition"] == condition]
         if some:
-            parts.append(_grid(["λ's Spearman with", "precision", "recall"], some, _correlated))
+            heads = ["λ's Spearman with", *(COLUMNS[metric] for metric in CORRELATED)]
+            parts.append(_grid(heads, some, _correlated))
+    changes = effects(rows)
+    if changes:
+        parts.append("## What a variant changes\n")
+        parts.append(
+            "Variant minus default, mean ± sd over the pairs of runs of the same λ and seed.\n"
+        )
+        heads = ["", "", *(COLUMNS[field] for field in EFFECTS), "collapsed", "default", "pairs"]
+        parts.append(_grid(heads, changes, _changed))
     errors = [row for row in rows if row["error"]]
     if errors:
         parts.append("## Failed\n")
@@ -186,11 +249,14 @@ def _fields(line: Line) -> list[str]:
 
 
 def _correlated(one: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{one['variant']}, seed {one['seed']}",
-        f"{one['precision']:+.2f}",
-        f"{one['recall']:+.2f}",
-    ]
+    seeds = "all seeds" if one["seed"] is None else f"seed {one['seed']}"
+    values = [one[metric] for metric in CORRELATED]
+    return [f"{one['variant']}, {seeds}", *("–" if x != x else f"{x:+.2f}" for x in values)]
+
+
+def _changed(one: Effect) -> list[str]:
+    each = [value.text("+") for value in one.cells.values()]
+    return [one.condition, one.variant, *each, *map(str, one.collapsed), str(one.runs)]
 
 
 def _grid(heads: Sequence[str], items: Sequence[Any], fields: Callable[[Any], list[str]]) -> str:
