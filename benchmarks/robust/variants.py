@@ -28,6 +28,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "balanced": {"train.balance": True},
     "joint": {"conditional_ratio": False},
     "from_1": {"schedule.lam_from": 1.0, "schedule.steps": 300},
+    "tau_1": {"dials.tau": 1.0},  # a wider window: at low λ bad samples are pushed too
 }
 IMAGES_ONLY = ("augment", "adaptive", "consistency")  # points cannot be shifted or cut
 
