@@ -4,8 +4,8 @@ Notation: log_r = log p/q as the critic estimates it, P is the data and comes fi
 
 Three parts, none of which trains anything:
 
-  * measurements, pure and to be jitted: `moved_share`, `saturation`, `duplicates`, `proxies`,
-    `norm`, `finite`, `largest_spectral_norm`;
+  * measurements, pure and to be jitted: `moved_share`, `saturation`, `spread`, `duplicates`,
+    `proxies`, `norm`, `finite`, `largest_spectral_norm`;
   * `CHECKS`, the table of alarms: which scalars each reads, their limits and why these, how long
     they must hold, what that means, and what to try;
   * `Watch`, which is fed a run's scalars as they come and returns the alarms that ring, and
@@ -15,6 +15,7 @@ The scalars that `CHECKS` reads, besides those that `prpr.train` records:
 
   moved_share                     `moved_share` of the log-ratio at samples
   heldout_saturation              `saturation` of the held-out log-ratios at `LOG_R_LIMIT`
+  critic_spread                   `spread` of the same
   train_auc                       `ratio.auc` at as many training items, beside heldout_auc
   duplicates                      `duplicates` of held-out data and samples
   precision_proxy, recall_proxy   `proxies`, in features that do not change while training
@@ -66,6 +67,14 @@ def moved_share(log_r: Array, lam: Array | float, tau: Array | float) -> Array:
 def saturation(log_r_real: Array, log_r_fake: Array, limit: Array | float = LOG_R_LIMIT) -> Array:
     """Share of data and samples, pooled, with |log_r| > limit (nats): (N,), (M,) -> ()."""
     return (jnp.abs(jnp.concatenate([log_r_real, log_r_fake])) > limit).mean()
+
+
+def spread(log_r_real: Array, log_r_fake: Array) -> Array:
+    """Largest minus smallest log_r (nats) over data and samples: (N,), (M,) -> ().
+
+    0 of a critic whose units are dead: it is a constant, and has no gradient to come back by.
+    """
+    return jnp.ptp(jnp.concatenate([log_r_real, log_r_fake]))
 
 
 def duplicates(real: Array, fake: Array, fraction: Array | float = 0.25) -> Array:
@@ -536,13 +545,15 @@ CHECKS: tuple[Check, ...] = (
                 Limit("precision_proxy", "below_start", 0.9),
                 Limit("precision_proxy", "started_above", 0.1),
             ),
+            (Limit("critic_spread", "below", 1e-5),),
         ),
-        means="the critic knows nothing although samples are worse than at the start, so nothing "
-        "will make them better",
+        means="the critic gives every item the same ratio, or knows nothing although samples are "
+        "worse than at the start: nothing will make them better",
         advice="lower config.critic.lr: a step that was too large has left it with units that no "
         "input reaches; set config.critic.r1 and config.critic.r2 to 0.01",
         reason="A perfect generator leaves a critic blind too, but it is no worse than the one "
-        "before. A tenth of precision is three standard errors of 160 held-out items.",
+        "before, and its critic's log-ratios still differ by chance: 1e-5 is what float32 rounds "
+        "off. A tenth of precision is three standard errors of 160 held-out items.",
     ),
     Check(
         name="falling_apart",

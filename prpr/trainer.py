@@ -574,6 +574,7 @@ def _health(found: Mapping[str, Any], lam: jax.Array, tau: jax.Array) -> train.S
     """The scalars of `prpr.health` from what `train.held_out` gave of a run."""
     values = {
         "heldout_saturation": health.saturation(found["data"], found["samples"]),
+        "critic_spread": health.spread(found["data"], found["samples"]),
         "moved_share": health.moved_share(found["samples"] - found["samples_prior"], lam, tau),
         "generator_norm": found["generator_norm"].mean(),
         "critic_norm": found["critic_norm"].mean(),

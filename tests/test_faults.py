@@ -191,12 +191,28 @@ def test_a_fall_to_the_start_records_the_start_once(cfg, tmp_path, monkeypatch):
 
 
 def test_a_critic_that_does_not_see_x(cfg, tmp_path, monkeypatch):
-    """Nothing to learn from is nothing to go back from: it is told, and the run ends."""
+    """It never will, whatever the rates: the run is given up, and never saved."""
     monkeypatch.setattr(train, "_with_density", lambda *args: jnp.full_like(args[2], 0.1))
+    with pytest.raises(GivenUp, match=RUN):
+        run.finetune(cfg, tmp_path)
+    falls = falls_of(tmp_path)
+    assert [fall.cause.check for fall in falls] == ["critic_died"] * (cfg.recovery.attempts + 1)
+    assert not states_of(cfg, tmp_path)
+
+
+def test_a_critic_whose_units_die_comes_back(cfg, tmp_path, monkeypatch):
+    """None reaches the output after step 3, as after a step that was far too large."""
+
+    def dead(_, state, out, *__):
+        return jnp.where((state.step > 3) & jnp.bool(state.rate is None), 0.1, out)
+
+    monkeypatch.setattr(train, "_with_density", dead)
+    cfg.train.steps += 3
     run.finetune(cfg, tmp_path)
-    rows = assert_ended(cfg, tmp_path)
-    assert not falls_of(tmp_path)
-    assert "blind" in {row["alarm"] for row in rows if "alarm" in row}
+    (fall,) = falls_of(tmp_path)
+    assert (fall.cause.check, fall.cause.step, fall.to) == ("critic_died", 8, 3)
+    assert fall.cause.values["critic_spread"] == 0
+    assert max(states_of(cfg, tmp_path)) == TOTAL + 3
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e30], ids=["thousandfold", "absurd"])

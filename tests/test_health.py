@@ -326,6 +326,7 @@ HELD_OUT = {
     "heldout_calibration_error": 0.04,
     "heldout_calibration_slope": 0.9,
     "heldout_saturation": 0.001,
+    "critic_spread": 4.0,
     "moved_share": 0.3,
     "duplicates": 0.02,
     "precision_proxy": 0.7,
@@ -412,7 +413,10 @@ FAULTS = {
         ({"duplicates": 0.51}, {"duplicates": 0.49}),
         ({"recall_proxy": 0.15}, {"recall_proxy": 0.25}),
     ],
-    "critic_died": [({**BLIND, "precision_proxy": 0.55}, {**BLIND, "precision_proxy": 0.62})],
+    "critic_died": [
+        ({**BLIND, "precision_proxy": 0.55}, {**BLIND, "precision_proxy": 0.7}),
+        ({"critic_spread": 5e-6}, {"critic_spread": 5e-5}),
+    ],
     "falling_apart": [
         ({"precision_proxy": 0.2}, {"precision_proxy": 0.3, "recall_proxy": 0.9}),
         (
