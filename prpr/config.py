@@ -689,10 +689,13 @@ def fit_of(cfg: Config) -> Config:
     """The configuration of the fit of a critic to a base that comes without one.
 
     It is the fine-tune's, but for what would spoil the fit: frozen layers, which are random there,
-    LeCam, which no calibrated critic minimises, and schedules and mode seeking, which are the
-    generator's.
+    LeCam, which no calibrated critic minimises, a decay, which would end the fit with the
+    fine-tune's steps whatever is learned, instance noise that fades with steps that are not the
+    fit's, and schedules and mode seeking, which are the generator's.
     """
-    return config_steadying.for_fit(cfg.copy_and_resolve_references(), defaults())
+    out = config_steadying.for_fit(cfg.copy_and_resolve_references(), defaults())
+    out.train.decay = "constant"
+    return out
 
 
 def plain(cfg: Config) -> Config:

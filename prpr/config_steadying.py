@@ -18,7 +18,10 @@ _SHARED = (
     *(f"critic.{name}" for name in ("consistency", "consistency_policy")),
     "generator.mode_seeking",
 )
-_NOT_FITTED = ("critic.lecam", "critic.lecam_decay", "critic.freeze", "generator.mode_seeking")
+_NOT_FITTED = (
+    *("critic.lecam", "critic.lecam_decay", "critic.freeze", "generator.mode_seeking"),
+    "augment.sigma_steps",
+)
 _OWN = ("schedule.lam_from", "schedule.tau_from", "schedule.steps")
 
 

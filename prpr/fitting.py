@@ -24,7 +24,8 @@ _RULE = ("base.fit_error", "base.fit_every")
 
 def _settings(trainer: Trainer, source: int) -> dict[str, Any]:
     """What decides a fitted critic, as {knob: value}."""
-    read = ("data.", "model.", "critic.", "augment.", "train.batch", "train.accumulate")
+    read = ("data.", "model.", "critic.", "augment.")
+    read += ("train.batch", "train.accumulate", "train.balance")
     kept = {knob: value for knob, value in trainer.settings.items() if knob.startswith(read)}
     b = trainer.cfg.base
     return {**kept, "source": source, **dict(zip(_RULE, (b.fit_error, b.fit_every), strict=True))}

@@ -46,20 +46,27 @@ LOG_R_LIMIT = 20.0  # a ratio of 5e8, which no held-out set can confirm
 # ---- measurements ---------------------------------------------------------------------
 
 
-def moved_share(log_r: Array, lam: Array | float, tau: Array | float) -> Array:
+def moved_share(
+    log_r: Array, lam: Array | float, tau: Array | float, width: Array | float | None = None
+) -> Array:
     """Effective share of the samples that the envelope moves, mean of 4 σ'((log_r + log λ)/τ).
 
     σ' is the slope that the envelope (`objectives.envelope`) gives a sample, up to 1/τ, and is at
     most 1/4: 1 says that every sample sits on the threshold r = 1/λ, 0 that none gets a gradient.
+    Of a band (`objectives.band`) likewise its slope over its largest one, that at r = 1/λ.
 
     Args:
       log_r: (N,) at samples.
-      lam: λ, () or (N,).  tau: τ in nats, ().
+      lam: λ, () or (N,).  tau: τ in nats, ().  width: of a band, in nats; None: the envelope.
 
     Returns:
       () in [0, 1].
     """
     x = (log_r + jnp.log(lam)) / tau
+    if width is not None:
+        edge = width / tau
+        largest = jax.nn.sigmoid(edge) - jax.nn.sigmoid(-edge)
+        return (jax.nn.sigmoid(x + edge) - jax.nn.sigmoid(x - edge)).mean() / largest
     # Not σ(1 − σ): 1 − σ is 0 in float32 from x = 17 on, and σ(−x) is not.
     return (4.0 * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)).mean()
 
@@ -520,6 +527,7 @@ CHECKS: tuple[Check, ...] = (
             (Limit("duplicates", "above", 0.5), Limit("duplicates", "started_below", 0.25)),
             (
                 Limit("recall_proxy", "below_start", 1 / 3),
+                Limit("recall_proxy", "started_above", 0.1),
                 Limit("precision_proxy", "keeps_start", 0.9),
                 Limit("precision_proxy", "started_above", 0.1),
             ),
@@ -531,8 +539,9 @@ CHECKS: tuple[Check, ...] = (
         reason="Data of dimension 2 have 4 % such neighbours, images none; what began with a "
         "quarter of them has lost nothing since. A high λ may halve "
         "recall and is meant to; two thirds are lost by collapse. Precision within a tenth of its "
-        "start has not fallen by more than a batch's noise; where it started below .1 there was "
-        "no model to lose. Two records, as a batch of one class gives one.",
+        "start has not fallen by more than a batch's noise; where one of them started below .1 "
+        "there was little to lose, and of few items. Two records, as a batch of one class gives "
+        "one.",
     ),
     Check(
         name="critic_died",
@@ -729,6 +738,17 @@ class Watch:
             if any(_is_of(check, key) for check in watch.checks):
                 watch._counts[key] = int(count)
         return watch
+
+    def rearm(self) -> "Watch":
+        """Lets the fatal checks that rang ring anew, at the next record in which they hold.
+
+        Such a watch is saved where they were ignored at that time: no other is saved ringing.
+        """
+        for check in self.checks:
+            for key, count in self._counts.items():
+                if check.severity == "fatal" and _is_of(check, key):
+                    self._counts[key] = min(count, check.patience - 1)
+        return self
 
     def _most(self, check: Check) -> int:
         """The largest count of its groups."""

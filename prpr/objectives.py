@@ -248,7 +248,13 @@ def check_implicit(name: str) -> None:
         )
 
 
-def implicit_loss(name: str, log_r_data: Array, log_r_reference: Array, dials: Dials) -> Array:
+def implicit_loss(
+    name: str,
+    log_r_data: Array,
+    log_r_reference: Array,
+    dials: Dials,
+    prior: Array | float = 0.0,
+) -> Array:
     """−(E_p[f'(r)] − E_ref[f*(f'(r))]) with r = q_θ/q_ref: a model that is its own critic; -> ().
 
     The dual of D_f(P‖Q_ref) with the density ratio of the model to its frozen start in the
@@ -260,9 +266,11 @@ def implicit_loss(name: str, log_r_data: Array, log_r_reference: Array, dials: D
       name: of the divergence, see `check_implicit`.
       log_r_data, log_r_reference: (N,), (M,) log q_θ − log q_ref at data and at samples of q_ref.
       dials: traced scalars.
+      prior: (N,) log p(y)K of the data. E_p is then weighted by 1/p(y)K, and so is of all classes
+        alike, as samples are: a model of p(x|y) cannot express another share of a class.
     """
     f = divergences.get(name)
     lam = dials["lam"]
-    gain = f.f_prime_log(log_r_data, lam) / log_r_data.shape[0]
+    gain = jnp.exp(-jnp.asarray(prior)) * f.f_prime_log(log_r_data, lam) / log_r_data.shape[0]
     cost = -f.h_log(log_r_reference, lam) / log_r_reference.shape[0]
     return cost.sum() - gain.sum()

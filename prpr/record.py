@@ -131,6 +131,9 @@ class Record:
         path = self.workdir / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True)
         self._purge[run] = step + 1
+        for name in [run] if run is not None else list(self._boards):
+            if name in self._boards:  # it purges when it is opened
+                self._boards.pop(name).close()
         places = [_place_of(line, path) for line in lines]
         kept = [
             line

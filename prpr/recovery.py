@@ -2,11 +2,13 @@
 
     CHECKPOINTS/<run>/recovery.json     its settings, and its falls so far, oldest first
 
-A fall is a fatal alarm of `prpr.health`. The run goes back to its newest checkpoint (none is saved
-while a fatal check holds, so all of them are healthy), or to its start where it has none yet. From
-there both learning rates are lowered by a factor once more, the latents and the order of the data
-are others, and what was recorded after that step is forgotten. After `config.recovery.attempts`
-falls the next one ends the run. No fall deletes a checkpoint: the best and the last one stay.
+A fall is a fatal alarm of `prpr.health`. The run goes back to its newest checkpoint, or to its
+start where it has none yet. Every checkpoint is checked before it is saved, and none but that of
+the last step is saved while a fatal check holds. (What a SIGTERM saves was checked at the last
+check before.) From there both learning rates are lowered by a factor once more, the latents and the
+order of the data are others, and what was recorded after that step is forgotten. After
+`config.recovery.attempts` falls the next one ends the run. No fall deletes a checkpoint: the best
+and the last one stay.
 
 `prpr.trainer` decides; here is what it remembers, and what a state becomes.
 """
@@ -117,12 +119,35 @@ def _fall(item: dict[str, Any]) -> Fall:
     return fall
 
 
+def but(falls: Sequence[Fall], ignored: Sequence[str]) -> tuple[Fall, ...]:
+    """The falls whose cause is not ignored by now; the others count no more."""
+    return tuple(fall for fall in falls if fall.cause.check not in ignored)
+
+
 def write(folder: Path, falls: Sequence[Fall], settings: Mapping[str, Any]) -> None:
     """Replaces the file in a single rename; WorkdirError if it cannot be written."""
     plain = [
         {**fall._asdict(), "alarms": [alarm._asdict() for alarm in fall.alarms]} for fall in falls
     ]
     record.write_json(folder / _FILE, {"settings": dict(settings), "falls": plain})
+
+
+def say_once(
+    rec: record.Record, run: str, number: int, fall: Fall, *, given_up: bool = False
+) -> None:
+    """Records what a run's last fall led to, unless the record has it.
+
+    A kill can come between the fall and its line; and a run that is given up by one command is
+    given up by the next one too.
+    """
+    name, value = ("given_up", fall.cause.check) if given_up else ("rollback", number)
+    lines = record.read_metrics(rec.workdir) if rec.active else []
+    if any(line["run"] == run and line.get(name) == value for line in lines):
+        return
+    if given_up:
+        rec.scalars(fall.cause.step, {name: value}, run)
+    else:
+        rec.scalars(fall.to, fall.row(number), run)
 
 
 def about(falls: Sequence[Fall]) -> dict[str, Any]:
@@ -175,9 +200,14 @@ def error(given_up: dict[str, tuple[Fall, ...]]) -> GivenUp:
         f"{run} ({falls[-1].cause.check} at step {falls[-1].cause.step})"
         for run, falls in given_up.items()
     ]
+    causes = {fall.cause.check for falls in given_up.values() for fall in falls}
+    wanted = (
+        ", or name an alarm in config.recovery.ignore if what it found is what you want"
+        if causes - {"not_finite"}  # nobody wants that
+        else ""
+    )
     return GivenUp(
         f"given up after {', '.join(each)}. All checkpoints are kept, and everything else is "
         "finished. What rang and what to try is printed above and kept in recovery.json beside "
-        "the run's checkpoints; raise config.recovery.attempts to let it try on, or name an alarm "
-        "in config.recovery.ignore if what it found is what you want."
+        f"the run's checkpoints; raise config.recovery.attempts to let it try on{wanted}."
     )

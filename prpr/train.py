@@ -326,8 +326,8 @@ def _against_start(system: System, state: TrainState) -> _Loss:
         old, log_old = sample_and_log_density(system, before, z, classes, z)
         at_data = scale * (log_q - log_likelihood(system, before, x, y, noise))
         at_old = scale * (log_density(system, now, old, classes, z) - log_old)
-        dials = _dials(system, state, classes)
-        value = objectives.implicit_loss(system.objective.name, at_data, at_old, dials)
+        dials, prior = _dials(system, state, classes), class_prior(system, y)
+        value = objectives.implicit_loss(system.objective.name, at_data, at_old, dials, prior)
         return value, (now.extra, {"log_likelihood": log_q.mean()})
 
     return loss
@@ -559,38 +559,35 @@ def held_out(system: System, state: TrainState, batch: Batch) -> dict[str, Array
     """
     whole, key = system._replace(accumulate=1), _key(state, _DIAGNOSE + batch["index"])
     image, found = to_float(batch["image"]), {}
+    z, y = pieces.latents(whole, key, image.shape[0])
+    labels = pieces.told_as(whole, batch["label"], y[0])
     if has_density(system.generator):
         (noise,) = pieces.noise(whole, key, image)
-        found["log_likelihood"] = log_likelihood(
-            system, state.generator, image, batch["label"], noise
-        )
+        found["log_likelihood"] = log_likelihood(system, state.generator, image, labels, noise)
         image = _continuous(system, image, noise)
     if system.has_ratio:
-        found |= _held_out_ratio(whole, state, key, image, batch["label"])
+        found |= _held_out_ratio(whole, state, key, image, labels, z[0], y[0])
     if system.axis_name is not None:
         found = jax.lax.all_gather(found, system.axis_name, tiled=True)
     return found
 
 
 def _held_out_ratio(
-    system: System, state: TrainState, key: Array, image: Array, label: Array
+    system: System, state: TrainState, key: Array, image: Array, labels: Array, z: Array, y: Array
 ) -> dict[str, Array]:
-    z, y = pieces.latents(system, key, image.shape[0])
-    fake, _ = apply_training(
-        system.generator, state.generator.params, state.generator.extra, z[0], y[0]
-    )
+    fake, _ = apply_training(system.generator, state.generator.params, state.generator.extra, z, y)
     drawn = seen.draws(system, key, image.shape, "data", "samples")
     drawn = jax.tree.map(lambda leaf: leaf[0], drawn)
     real, shown = (
         seen.as_seen(system, state, drawn, side, x)
         for side, x in (("data", image), ("samples", fake))
     )
-    labels = pieces.told_as(system, label, y[0])
+    n = image.shape[:1]
     return {
         "data": joint_log_ratio(system, state, real, labels),
-        "samples": joint_log_ratio(system, state, shown, y[0]),
-        "data_prior": jnp.broadcast_to(class_prior(system, labels), label.shape),
-        "samples_prior": jnp.broadcast_to(class_prior(system, y[0]), label.shape),
+        "samples": joint_log_ratio(system, state, shown, y),
+        "data_prior": jnp.broadcast_to(class_prior(system, labels), n),
+        "samples_prior": jnp.broadcast_to(class_prior(system, y), n),
         "data_seen": _seen(image),
         "samples_seen": _seen(fake),
         "generator_norm": health.norm(state.generator.params)[None],

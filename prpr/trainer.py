@@ -210,13 +210,13 @@ class Trainer:
     def _begun(self, job: Job, begin: Callable[[Job], train.TrainState]) -> _Underway:
         """A run at its newest checkpoint, or at step 0."""
         folder, meta = self.folder(job), {}
-        falls = recovery.read(folder, self.settings)
+        falls = recovery.but(recovery.read(folder, self.settings), self.cfg.recovery.ignore)
         if checkpoint.latest(folder) is None:
             state = begin(job)
         else:
             state, meta = checkpoint.restore(folder, self.like())
         state = jax.device_get(recovery.resumed(state, meta, falls))
-        watch = health.Watch.from_state(meta.get("watch", {}), self._checks)
+        watch = health.Watch.from_state(meta.get("watch", {}), self._checks).rearm()
         return _Underway(job, state, float(meta.get("seconds", 0.0)), watch, falls)
 
     # ---- training ----------------------------------------------------------------------
@@ -252,14 +252,18 @@ class Trainer:
         done: dict[str, Trained] = {}
         waiting: list[_Underway] = []
         for one in states:
+            ended = int(one.state.step) >= self.total
+            if not ended and len(one.falls) > self.cfg.recovery.attempts:
+                self._give_up(one, rec)
+                continue
             # What a run finds at its start it finds again; but its falls to there are kept.
             rec.rewind(int(one.state.step) or (0 if one.falls else -1), one.job.run)
-            if int(one.state.step) >= self.total:
+            if ended:
                 done[one.job.run] = Trained(one.job, one.state, one.seconds)
-            elif len(one.falls) > self.cfg.recovery.attempts:
-                self._give_up(one)
-            else:
-                waiting.append(one)
+                continue
+            if one.falls and int(one.state.step) == one.falls[-1].to:
+                recovery.say_once(rec, one.job.run, len(one.falls), one.falls[-1])
+            waiting.append(one)
         if waiting:
             todo = sum(self.total - int(one.state.step) for one in waiting)
             names = ", ".join(dict.fromkeys(one.job.name for one in waiting))
@@ -303,8 +307,7 @@ class Trainer:
             recovery.write(folder, falls, self.settings)
         processes.wait("fallen")  # the others read what the first has written
         if len(falls) > self.cfg.recovery.attempts:
-            rec.scalars(fall.cause.step, {"given_up": fall.cause.check}, one.job.run)
-            return self._give_up(one._replace(falls=falls))
+            return self._give_up(one._replace(falls=falls), rec)
         rec.rewind(to, one.job.run)
         rec.scalars(to, fall.row(len(falls)), one.job.run)
         processes.say(
@@ -314,8 +317,9 @@ class Trainer:
         )
         return self._begun(one.job, begin)._replace(seconds=one.seconds)
 
-    def _give_up(self, one: _Underway) -> None:
+    def _give_up(self, one: _Underway, rec: record.Record) -> None:
         self.given_up[one.job.run] = one.falls
+        recovery.say_once(rec, one.job.run, len(one.falls), one.falls[-1], given_up=True)
         folder = self.folder(one.job)
         step, best = checkpoint.latest(folder), checkpoint.best(folder)
         kept = f"its last healthy checkpoint, step {step}, is in {folder}"
@@ -413,7 +417,6 @@ class Trainer:
                     about = {**self.meta(jobs[i], seconds(i)), **recovery.about(items[i].falls)}
                     about["watch"] = items[i].watch.state()
                     savers[i].save(now, copies[i].replace(rate=None), about, scores[i])
-                    scores[i] = None
 
             if at == 0 and self._bases and t.warmup < t.diagnose_every:
                 hear(0, self.check_ratio(placed, jobs))  # what alarms compare with, before it moves
@@ -426,7 +429,9 @@ class Trainer:
                     hear(now, self.fleet.fetch(scalars, n))
                     rate = stream.images_per_second * jax.process_count()
                     bar.set({"images/s": rate, "waiting for data": stream.waiting})
-                if due["diagnose_every"] and well():
+                # A checkpoint is gone back to: it has been checked as it is, not as it was.
+                scores = [None] * n
+                if (due["diagnose_every"] or due["checkpoint_every"]) and well():
                     checked = self.check_ratio(placed, jobs)
                     hear(now, checked)
                     scores = [self._score(values) for values in checked]
@@ -464,6 +469,9 @@ class Trainer:
             self._checked(whole, 1.0 if job.lam is None else job.lam)
             for job, whole in zip(jobs, found, strict=True)
         ]
+        for job, one in zip(jobs, values, strict=True):
+            if not self._has_window(job):
+                one.pop("moved_share", None)
         if self.system.has_ratio:
             seen = self._over(self.parts.train, placed, jobs, _TRAINING)
             for one, whole in zip(values, seen, strict=True):
@@ -507,10 +515,16 @@ class Trainer:
         if "data" in found:
             priors = found["data_prior"], found["samples_prior"]
             judged = self._diagnose(found["data"], found["samples"], jnp.float32(lam), *priors)
-            tau = jnp.float32(self.cfg.dials.tau)
-            well = self._health(found, jnp.float32(lam), tau)
+            dials = self.cfg.dials
+            width = dials.width if self.cfg.objective == "band" else None
+            well = self._health(found, jnp.float32(lam), jnp.float32(dials.tau), width)
             values |= jax.device_get({**judged, **well})
         return values
+
+    def _has_window(self, job: Job) -> bool:
+        """Whether the samples near r = 1/λ are those that move."""
+        windowed = self.cfg.objective in ("envelope", "envelope_kl", "band")
+        return windowed and job.lam is not None and self.system.dial is None
 
     def _watch(
         self, rec: record.Record, watch: health.Watch, job: Job, now: int, values: train.Scalars
@@ -518,6 +532,9 @@ class Trainer:
         """Says and records the alarms that a run's scalars make ring, and returns them."""
         if not self.system.critic_loss.identified:  # a ratio that means nothing alarms nobody
             values = {k: v for k, v in values.items() if not k.startswith(_OF_RATIO)}
+        schedule = self.system.schedule
+        if max(schedule.lam_from, schedule.tau_from) and now < self.system.warmup + schedule.steps:
+            values = {k: v for k, v in values.items() if k != "moved_share"}  # not yet there
         alarms = watch.see(now, values)
         for alarm in alarms:
             rec.scalars(now, {"alarm": alarm.check, "severity": alarm.severity}, job.run)
@@ -570,12 +587,15 @@ class Trainer:
         }
 
 
-def _health(found: Mapping[str, Any], lam: jax.Array, tau: jax.Array) -> train.Scalars:
+def _health(
+    found: Mapping[str, Any], lam: jax.Array, tau: jax.Array, width: float | None = None
+) -> train.Scalars:
     """The scalars of `prpr.health` from what `train.held_out` gave of a run."""
+    moved = found["samples"] - found["samples_prior"]
     values = {
         "heldout_saturation": health.saturation(found["data"], found["samples"]),
         "critic_spread": health.spread(found["data"], found["samples"]),
-        "moved_share": health.moved_share(found["samples"] - found["samples_prior"], lam, tau),
+        "moved_share": health.moved_share(moved, lam, tau, width),
         "generator_norm": found["generator_norm"].mean(),
         "critic_norm": found["critic_norm"].mean(),
     }

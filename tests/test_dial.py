@@ -99,6 +99,26 @@ def test_a_graft_changes_nothing_at_any_lam(name):
     assert np.abs(np.diff(moved, axis=0)).max() > 1e-4
 
 
+def test_held_out_likelihood_is_that_of_the_lams_that_are_drawn(monkeypatch):
+    cfg = configured("realnvp")
+    dataset = loaded(cfg)
+    plain, with_dial = systems_of(cfg, dataset)
+    _, new = states_of(cfg, plain, with_dial, dataset)
+    heard, likelihood = [], train.log_likelihood
+
+    def log_likelihood(system, net, x, y, noise):
+        heard.append(dial.heard(y)[1])
+        return likelihood(system, net, x, y, noise)
+
+    monkeypatch.setattr(train, "log_likelihood", log_likelihood)
+    images = jnp.asarray(dataset.images[:16])
+    given = {"image": images, "label": jnp.zeros(16, jnp.int32), "index": jnp.int32(0)}
+    train.held_out(with_dial, new, given)
+    (log_lam,) = heard
+    assert log_lam.shape == (16,)
+    assert np.ptp(log_lam) > 1  # over the span, not one for all
+
+
 @pytest.mark.parametrize("name", ["mlp", "realnvp"])
 def test_at_one_lam_an_update_is_that_of_a_model_without_a_dial(name):
     """A span of one λ: the same losses and the same change of every shared parameter."""

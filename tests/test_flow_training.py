@@ -221,6 +221,26 @@ def test_held_out_checks_are_those_of_the_route():
     assert keys["data"] == keys["balanced"] == keys["samples"] == ratio_too
 
 
+def test_classes_of_other_shares_do_not_weigh_in_the_implicit_route(monkeypatch):
+    """Three of the first class to one of the second, weighted, are one of each."""
+    a, b, old = (np.float32(x) for x in (0.3, -1.2, 0.4))
+    dials = {"lam": jnp.float32(2.0)}
+    prior = jnp.log(jnp.array([1.5, 1.5, 1.5, 0.5]))
+    weighed, alike = (
+        objectives.implicit_loss("gan", jnp.array(data), old[None], dials, prior)
+        for data, prior in (([a, a, a, b], prior), ([a, b], 0.0))
+    )
+    np.testing.assert_allclose(weighed, alike, rtol=1e-6)
+    seen, plain = [], objectives.implicit_loss
+    monkeypatch.setattr(
+        objectives, "implicit_loss", lambda *args: seen.append(args[-1]) or plain(*args)
+    )
+    system = toy("implicit", objective=objectives.get("smoothed_pr"), log_prior=(0.5, -1.0))
+    given = {**batch(points(4)), "label": np.array([0, 1, 1, 0], np.int32)}
+    train.generator_update(system, fresh(system), given)
+    np.testing.assert_allclose(np.asarray(seen[0]), [0.5, -1.0, -1.0, 0.5])
+
+
 def test_whole_steps_read_a_batch_for_the_generator_too():
     system = toy("data", critic_steps=2)
     assert system.reads == 3

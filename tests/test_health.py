@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prpr import config, health, objectives
+from prpr import config, health, objectives, recovery
 from prpr.errors import ConfigError, DataError
 from prpr.health import CHECKS, Alarm, Check, Limit, Watch, manual
 from prpr.metrics.prdc import prdc
@@ -41,6 +41,15 @@ def test_moved_share_is_the_mean_slope_of_the_envelope():
         np.testing.assert_allclose(
             moved_share(log_r, *lam_tau), 4.0 * tau * slope.mean(), rtol=1e-5
         )
+
+
+def test_moved_share_of_a_band_is_its_mean_slope_over_its_largest():
+    log_r, lam, tau, width = 3.0 * normal(0, 200), jnp.float32(0.02), jnp.float32(0.5), 4.0
+    slope = jax.vmap(jax.grad(lambda one: objectives.band(one, lam, tau, jnp.float32(width))))
+    largest = slope(-jnp.log(lam)[None])
+    expected = slope(log_r).mean() / largest[0]
+    np.testing.assert_allclose(moved_share(log_r, lam, tau, width), expected, rtol=1e-4)
+    assert expected > 3 * moved_share(log_r, lam, tau)
 
 
 @pytest.mark.parametrize("lam", [0.05, 1.0, 50.0])
@@ -475,6 +484,25 @@ def test_every_group_rings_once_at_its_patience_and_no_other_check_does(check, p
     assert line.endswith(f"): {check.advice}.")
     assert all(f"{name}" in line for name in alarm.values)
     assert [alarm for alarm in watched(ill(nearly)) if alarm.check not in beside] == []
+
+
+def test_little_recall_at_the_start_is_nothing_to_lose():
+    """From 5 items of 160 to 1."""
+    watch = Watch()
+    for step, recall in ((0, 0.03), (100, 0.006), (200, 0.006)):
+        assert watch.see(step, {"precision_proxy": 0.8, "recall_proxy": recall}) == []
+
+
+def test_what_was_ignored_when_it_rang_rings_again():
+    lost = {"duplicates": 0.9}
+    watch = Watch(recovery.checks(("collapsed",), fine_tuned=True))
+    watch.see(0, {"duplicates": 0.0})
+    assert [a.severity for step in (1, 2, 3) for a in watch.see(step, lost)] == ["warning"]
+    again = Watch.from_state(watch.state()).rearm()
+    assert [(a.check, a.severity) for a in again.see(4, lost)] == [("collapsed", "fatal")]
+    # One that is still ignored has rung.
+    ignored = Watch.from_state(watch.state(), watch.checks).rearm()
+    assert ignored.see(4, lost) == []
 
 
 def test_severities_are_as_a_recovery_needs_them():

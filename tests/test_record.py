@@ -307,7 +307,11 @@ def test_tensorboard_gets_the_scalars(tmp_path, monkeypatch):
     with record.Record(tmp_path, tensorboard=True) as log:
         log.rewind(4)
         log.scalars(5, {"loss": jnp.float32(0.5), "curve": np.ones(3), "name": "x"}, run="b")
-    assert calls == [(f"{tmp_path}/tensorboard/b", 5), ("loss", 0.5, 5), "closed"]
+        log.rewind(2, "b")  # a run that falls goes over these steps again
+        log.scalars(3, {"loss": 0.25}, run="b")
+    board = f"{tmp_path}/tensorboard/b"
+    first = [(board, 5), ("loss", 0.5, 5), "closed"]
+    assert calls == [*first, (board, 3), ("loss", 0.25, 3), "closed"]
 
 
 # ---- progress -------------------------------------------------------------------------

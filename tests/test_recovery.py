@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recovery_tools import TOTAL, rows_of, settings
 
-from prpr import build, checkpoint, config, data, health, jobs, recovery, run, train
+from prpr import build, checkpoint, config, data, health, jobs, record, recovery, run, train
 from prpr.errors import CheckpointError, ConfigError, GivenUp, Preempted
 
 RUNS = ("lam_0.5-seed0", "lam_2-seed0")
@@ -132,20 +132,39 @@ def test_a_run_that_always_falls_is_given_up_and_everything_else_is_finished(
     assert [row["given_up"] for row in rows if "given_up" in row] == ["not_finite"]
     folder = tmp_path / "checkpoints" / RUNS[1]
     assert checkpoint.latest(folder) == 3
-    # The same command says so at once, without a step.
-    before = (tmp_path / "metrics.jsonl").read_bytes()
+    # The same command says so at once, without a step, and record and page keep it.
     with pytest.raises(GivenUp):
         run.finetune(cfg, tmp_path)
     assert "was given up after it fell 3 times" in capsys.readouterr().out
-    kept = {row["step"] for row in rows_of(tmp_path, RUNS[1])}
-    assert max(kept) == 3
-    assert len(before) > 0
+    assert rows_of(tmp_path, RUNS[1]) == rows
+    assert "was given up after not_finite at step 5" in (tmp_path / "report.html").read_text()
     # One attempt more, without the fault: it goes on from there.
     cfg.recovery.attempts = 3
     nan_at(-1, 2.0)
     run.finetune(cfg, tmp_path)
     assert checkpoint.latest(folder) == TOTAL
     assert checkpoint.read_meta(folder)["falls"] == 3
+    told = [row for row in rows_of(tmp_path, RUNS[1]) if {"rollback", "given_up"} & set(row)]
+    assert [(row["step"], row["rollback"]) for row in told] == [(3, 1), (3, 2), (3, 3)]
+
+
+def test_what_a_fall_led_to_is_recorded_once(tmp_path):
+    """A kill can come between the fall and its line: the next command writes what is missing."""
+    alarm = health.Alarm("critic_died", "fatal", 9, {"critic_spread": 0.0}, "f", "m", "a")
+    fall = recovery.Fall((alarm,), 3, 0.3)
+    with record.Record(tmp_path) as rec:
+        for _ in range(2):
+            recovery.say_once(rec, "a", 1, fall)
+            recovery.say_once(rec, "a", 2, fall, given_up=True)
+        recovery.say_once(rec, "b", 1, fall)
+    told = [(row["run"], row["step"]) for row in record.read_metrics(tmp_path)]
+    assert told == [("a", 3), ("a", 9), ("b", 3)]
+    assert recovery.but((fall, fall), ("critic_died",)) == ()
+    assert recovery.but((fall,), ("collapsed",)) == (fall,)
+    # Only what somebody may want is offered to be ignored.
+    finite = alarm._replace(check="not_finite")
+    assert "config.recovery.ignore" in str(recovery.error({"a": (fall,)}))
+    assert "ignore" not in str(recovery.error({"a": (fall._replace(alarms=(finite,)),)}))
 
 
 def test_a_fall_is_not_forgotten_by_a_stop(cfg, tmp_path, nan_at, monkeypatch):
@@ -209,6 +228,31 @@ def test_what_a_fatal_check_suspects_is_not_saved(cfg, tmp_path, monkeypatch):
     assert saved == [2, 6, TOTAL]
 
 
+def test_a_checkpoint_is_checked_and_scored_as_it_is(cfg, tmp_path, monkeypatch):
+    """Also where no held-out check is due: what it is saved with is of its own step."""
+    cfg.lams, cfg.train.keep_best = (2.0,), 1
+    cfg.train.checkpoint_every, cfg.train.diagnose_every = 3, 4
+    row = health.Check("odd", "fatal", 2, ((health.Limit("lag", "above", 0.0),),), "m", "a", "r")
+    monkeypatch.setattr(health, "CHECKS", (row,))
+    plain, steps = run.Trainer.check_ratio, []
+
+    def check(self, placed, jobs):
+        steps.append(int(np.max(jax.device_get(placed.step))))
+        return [{**one, "lag": float(steps[-1] == 3)} for one in plain(self, placed, jobs)]
+
+    monkeypatch.setattr(run.Trainer, "check_ratio", check)
+    monkeypatch.setattr(run.Trainer, "_score", lambda *_: float(steps[-1]))
+    saved = []
+    monkeypatch.setattr(
+        checkpoint.Saver, "save", lambda _, now, *rest: saved.append((now, rest[-1]))
+    )
+    monkeypatch.setattr(run.Trainer, "best", lambda *_: None)
+    run.finetune(cfg, tmp_path)
+    assert steps[-5:] == [0, 3, 4, 6, TOTAL]
+    assert saved[-2:] == [(6, 6.0), (TOTAL, float(TOTAL))]
+    assert 3 not in [now for now, _ in saved[-3:]]
+
+
 def test_a_rare_class_has_the_ratio_of_its_own(cfg):
     """`build.system` takes the classes' shares from the training labels, where λ reads a ratio."""
     labels = np.repeat([0, 1, 3], [75, 24, 1])  # and none of class 2
@@ -239,7 +283,9 @@ def test_from_scratch_nothing_is_held_against_its_start():
     tuned, scratch = (recovery.checks((), fine_tuned=tuned) for tuned in (True, False))
     assert tuned == health.CHECKS
     fatal = {check.name for check in scratch if check.severity == "fatal"}
-    assert fatal == {"exploding", "not_finite"}
+    assert fatal == {"exploding", "not_finite", "critic_died"}
+    (died,) = (c for c in scratch if (c.name, c.severity) == ("critic_died", "fatal"))
+    assert died.scalars == ("critic_spread",)  # by itself, without a start
     watch = health.Watch(scratch)
     watch.see(1, {"duplicates": 0.0, "critic_norm": 1.0})
     rang = [a for s in (2, 3, 4) for a in watch.see(s, {"duplicates": 0.9, "critic_norm": 99.0})]

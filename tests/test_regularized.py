@@ -616,9 +616,12 @@ def test_whose_they_are():
     cfg.control_recipe = "finetune"
     schedule = {knob for knob in EVERY if knob.startswith("schedule.")}
     assert on(config.control_of(cfg)) == set(EVERY) - schedule
-    assert on(config.fit_of(cfg)) == {
+    cfg.train.decay = "linear"
+    fit = config.fit_of(cfg)
+    assert on(fit) == {
         knob for knob in EVERY if knob.startswith("augment.") or "consistency" in knob
-    }
+    } - {"augment.sigma_steps"}
+    assert fit.train.decay == "constant"
     assert on(config.shrink(cfg)) == set(EVERY)
     cfg.critic.freeze, cfg.base.loss, cfg.model.name = 0, "likelihood", "realnvp"
     assert on(config.control_of(cfg)) == set()

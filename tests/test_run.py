@@ -252,6 +252,19 @@ def test_no_checkpoint_is_the_best_by_a_critic_that_cannot_be_believed(cfg, valu
     assert trainer._score(scalars(**values)) == pytest.approx(score)
 
 
+def test_no_window_is_watched_where_there_is_none(cfg):
+    """Only an envelope or band moves samples near r = 1/λ, at a λ of the run's own."""
+    trainer = object.__new__(run.Trainer)
+    trainer.cfg, trainer.system = cfg, SimpleNamespace(dial=None)
+    lam, control = Job("lam_5", 5.0, 0), Job("control", None, 0)
+    for objective, has in (("envelope", True), ("band", True), ("kl", False), ("hinge", False)):
+        cfg.objective = objective
+        assert trainer._has_window(lam) is has
+        assert not trainer._has_window(control)
+    cfg.objective, trainer.system = "envelope", SimpleNamespace(dial=(0.2, 5.0))
+    assert not trainer._has_window(lam)
+
+
 @pytest.mark.parametrize(("route", "score"), [("likelihood", -3.5), ("implicit", None)])
 def test_without_a_critic_the_best_checkpoint_is_the_likeliest(cfg, route, score):
     trainer = object.__new__(run.Trainer)

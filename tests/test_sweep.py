@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import pytest
 from absl import flags
 
-from prpr import cli, config, planner, record, report
+from prpr import cli, config, fitting, jobs, planner, record, report
 from prpr.errors import ConfigError, Preempted, PrprError
 from prpr.report import METRICS
 from prpr.sweep import here as in_process
@@ -119,6 +121,15 @@ def test_how_a_missing_critic_is_fitted_decides_the_result(knob):
     assert one["lam_0.2"] != two["lam_0.2"]
     # The critic of a base that is made here is trained with it.
     assert ids_of({}) == ids_of({knob: 1})
+
+
+def test_a_critic_that_was_fitted_to_other_shares_of_classes_is_another():
+    cfg, kept = toy(), []
+    for balance in (False, True):
+        cfg.train.balance = balance
+        trainer: Any = SimpleNamespace(cfg=cfg, settings=jobs.settings(cfg))
+        kept.append(fitting._settings(trainer, 1))
+    assert jobs.different(*kept) == ["train.balance"]
 
 
 @pytest.mark.parametrize("name", ["folder", "prepared"])
