@@ -165,6 +165,16 @@ def test_the_card_adds_up(page):
         assert words in text
 
 
+def test_events_are_the_steps_at_which_any_interval_ends():
+    """Of 900 steps: the hundreds are nine, and of the 250s 500 is one of them."""
+    cfg = toy(train__warmup=150, train__steps=750, train__diagnose_every=100)
+    cfg.train.checkpoint_every = 250
+    one = phases.phases(cfg, "finetune")[-1]
+    assert one.events("diagnose_every") == 9
+    assert one.events("checkpoint_every") == 4  # 250, 500, 750, and the end
+    assert one.events("diagnose_every", "checkpoint_every") == 11
+
+
 def test_hours_follow_runs_and_devices():
     one = planner.plan(toy(), device="h100-sxm")
     many = planner.plan(toy(seeds=(0, 1)), device="h100-sxm")

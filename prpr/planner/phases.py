@@ -4,7 +4,6 @@ todo = phases.phases(cfg, "finetune")
 work = phases.work(cfg, "finetune", workdir)    # knows what is finished there
 """
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,10 +51,11 @@ class Phase(NamedTuple):
         """Of data, that one run reads."""
         return self.critic_updates + build.reads_data(self.cfg) * self.cfg.train.steps
 
-    def events(self, every: str) -> int:
-        """How often one run reaches an interval of config.train, its end included."""
+    def events(self, *every: str) -> int:
+        """At how many steps one run reaches any of these intervals of config.train, or its end."""
         total = self.cfg.train.warmup + self.cfg.train.steps
-        return math.ceil(total / self.cfg.train[every])
+        reached = {step for name in every for step in range(0, total, self.cfg.train[name])}
+        return len(reached - {0}) + 1
 
 
 def phases(cfg: config.Config, command: str) -> list[Phase]:
