@@ -263,6 +263,7 @@ def test_records_are_read():
     assert measure.collapsed({"fatal": [], "recall": 0.19}, 0.6)
     assert not measure.collapsed({"fatal": [], "recall": 0.21}, 0.6)
     assert not measure.collapsed({"fatal": [], "recall": 0.0}, None)
+    assert not measure.collapsed({"fatal": [], "recall": 0.0}, 0.04)  # there was nothing to lose
     assert measure.collapsed({"fatal": ["exploding"], "recall": 0.9}, 0.6)
 
 

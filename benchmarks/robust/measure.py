@@ -27,6 +27,7 @@ from .conditions import Source
 
 K = 3  # neighbours, as `score.k`
 LOST = 1 / 3  # of the base's recall: below it a run has collapsed
+LEAST = 0.05  # the base's recall with which there is something to lose: 27 of 539 digits
 _SEED = 20_260_101  # of the fresh noise and of its held-out check
 _TILE = 512
 
@@ -181,5 +182,6 @@ def logged(lines: Sequence[Mapping[str, Any]], run: str) -> dict[str, Any]:
 
 
 def collapsed(row: Mapping[str, Any], base_recall: float | None) -> bool:
-    """A fatal alarm rang, or recall is below LOST of the base's."""
-    return bool(row["fatal"]) or (base_recall is not None and row["recall"] < LOST * base_recall)
+    """A fatal alarm rang, or recall is below LOST of the base's, which was LEAST at least."""
+    had = base_recall is not None and base_recall >= LEAST
+    return bool(row["fatal"]) or (had and row["recall"] < LOST * base_recall)

@@ -237,7 +237,8 @@ def _about(all_lines: Sequence[Line], checks: Mapping[str, str]) -> str:
     said = [
         f"Mean ± sd over at most {seeds} seeds, on the clean test split. `rare` is one class of "
         "each data set, under every condition; numbers of a class rest on 54 digits or 125 points. "
-        f"Collapsed: a fatal alarm, or recall below {measure.LOST:.2f} of the base's."
+        f"Collapsed: a fatal alarm, or recall below {measure.LOST:.2f} of the base's, where that "
+        f"is {measure.LEAST} at least."
     ]
     return "\n".join([*said, *(f"{source}: {words}" for source, words in checks.items())]) + "\n"
 
