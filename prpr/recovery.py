@@ -4,11 +4,11 @@
 
 A fall is a fatal alarm of `prpr.health`. The run goes back to its newest checkpoint, or to its
 start where it has none yet. Every checkpoint is checked before it is saved, and none but that of
-the last step is saved while a fatal check holds. (What a SIGTERM saves was checked at the last
-check before.) From there both learning rates are lowered by a factor once more, the latents and the
-order of the data are others, and what was recorded after that step is forgotten. After
-`config.recovery.attempts` falls the next one ends the run. No fall deletes a checkpoint: the best
-and the last one stay.
+the last step is saved while a fatal check holds. (A SIGTERM leaves no time for a check: what it
+saves is as healthy as the last one knew.) From there both learning rates are lowered by a factor
+once more, the latents and the order of the data are others, and what was recorded after that step
+is forgotten. After `config.recovery.attempts` falls the next one ends the run. No fall deletes a
+checkpoint: the best and the last one stay.
 
 `prpr.trainer` decides; here is what it remembers, and what a state becomes.
 """
