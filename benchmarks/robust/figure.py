@@ -9,6 +9,7 @@ import numpy as np
 from prpr import plotting
 
 from .table import Effect, Line
+from .variants import VARIANTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,11 @@ CHANGES: tuple[tuple[str, str, bool, float], ...] = (
 @plotting.styled
 def changes(effects: Sequence[Effect]) -> "Figure":
     """A figure of `table.effects`: what each variant changes against the default."""
-    rows = list(dict.fromkeys(one.variant for one in effects))
+    known = list(VARIANTS)
+    rows = sorted(
+        {one.variant for one in effects},
+        key=lambda name: known.index(name) if name in known else len(known),
+    )
     columns = list(dict.fromkeys(one.condition for one in effects))
     size = (plotting.PAGE, 2 * (0.7 + 0.16 * max(len(rows), 3)))
     fig, axes = plotting.subplots(2, 2, size=size)
