@@ -22,6 +22,7 @@ from prpr import (
     config,
     data,
     health,
+    objectives,
     parallel,
     preempt,
     processes,
@@ -516,15 +517,16 @@ class Trainer:
             priors = found["data_prior"], found["samples_prior"]
             judged = self._diagnose(found["data"], found["samples"], jnp.float32(lam), *priors)
             dials = self.cfg.dials
-            width = dials.width if self.cfg.objective == "band" else None
+            reads = objectives.get(self.cfg.objective).dials
+            width = dials.width if "width" in reads else None
             well = self._health(found, jnp.float32(lam), jnp.float32(dials.tau), width)
             values |= jax.device_get({**judged, **well})
         return values
 
     def _has_window(self, job: Job) -> bool:
         """Whether the samples near r = 1/λ are those that move."""
-        windowed = self.cfg.objective in ("envelope", "envelope_kl", "band")
-        return windowed and job.lam is not None and self.system.dial is None
+        has_tau = "tau" in objectives.get(self.cfg.objective).dials
+        return has_tau and job.lam is not None and self.system.dial is None
 
     def _watch(
         self, rec: record.Record, watch: health.Watch, job: Job, now: int, values: train.Scalars

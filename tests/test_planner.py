@@ -172,7 +172,7 @@ def test_events_are_the_steps_at_which_any_interval_ends():
     one = phases.phases(cfg, "finetune")[-1]
     assert one.events("diagnose_every") == 9
     assert one.events("checkpoint_every") == 4  # 250, 500, 750, and the end
-    assert one.events("diagnose_every", "checkpoint_every") == 11
+    assert one.events("diagnose_every", "checkpoint_every") == one.checks == 11
 
 
 def test_hours_follow_runs_and_devices():

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prpr import plotting
 
-from .table import Effect, Line
+from .table import Effect, Line, index
 from .variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -70,9 +70,10 @@ def heat_map(lines: Sequence[Line], variant: str = "default") -> "Figure":
         grid = np.full((len(rows), len(columns)), math.nan)
         for line in shown:
             grid[rows.index(line.condition), columns.index(_column(line))] = value(line)
-        _panel(ax, grid, title, better)
-        ax.set_yticks(range(len(rows)), [""] * len(rows) if place % 2 else rows)
-        ax.set_xticks(range(len(columns)), columns)
+        dark = grid if better else 1 - grid
+        _panel(ax, title, rows, columns, labelled=place % 2 == 0)
+        ax.imshow(dark, cmap="viridis_r", vmin=0, vmax=1, aspect="auto")
+        _numbers(ax, grid, lambda x: f"{x:.2f}" if x < 1 else f"{x:.0f}", white=dark > 0.55)
     for ax in axes[len(PANELS) :]:
         ax.axis("off")
         about = f"Numbers across are λ ({variant}).\nDark is good in every panel."
@@ -92,11 +93,7 @@ CHANGES: tuple[tuple[str, str, bool, float], ...] = (
 @plotting.styled
 def changes(effects: Sequence[Effect]) -> "Figure":
     """A figure of `table.effects`: what each variant changes against the default."""
-    known = list(VARIANTS)
-    rows = sorted(
-        {one.variant for one in effects},
-        key=lambda name: known.index(name) if name in known else len(known),
-    )
+    rows = sorted({one.variant for one in effects}, key=lambda name: index(VARIANTS, name))
     columns = list(dict.fromkeys(one.condition for one in effects))
     size = (plotting.PAGE, 2 * (0.7 + 0.16 * max(len(rows), 3)))
     fig, axes = plotting.subplots(2, 2, size=size)
@@ -105,27 +102,25 @@ def changes(effects: Sequence[Effect]) -> "Figure":
         for one in effects:
             grid[rows.index(one.variant), columns.index(one.condition)] = one.cells[field].mean
         good = grid if better else -grid
+        _panel(ax, title, rows, columns, labelled=place % 2 == 0)
         ax.imshow(good, cmap="PuOr", vmin=-full, vmax=full, aspect="auto")
-        ax.set_title(title)
-        ax.tick_params(length=0)
-        for (i, j), number in np.ndenumerate(grid):
-            if not math.isnan(number):
-                color = "white" if abs(number) > 0.7 * full else "black"
-                text = f"{number:+.2f}".replace("0.", ".", 1)
-                ax.text(j, i, text, ha="center", va="center", color=color, fontsize=6.5)
-        ax.set_yticks(range(len(rows)), [""] * len(rows) if place % 2 else rows)
-        ax.set_xticks(range(len(columns)), columns)
+        _numbers(ax, grid, lambda x: f"{x:+.2f}", white=abs(grid) > 0.7 * full)
     fig.suptitle("What a variant changes against the default (purple is better)")
     return fig
 
 
-def _panel(ax: "Axes", grid: np.ndarray, title: str, better: bool) -> Any:
-    dark = grid if better else 1 - grid
-    ax.imshow(dark, cmap="viridis_r", vmin=0, vmax=1, aspect="auto")
+def _panel(
+    ax: "Axes", title: str, rows: Sequence[str], columns: Sequence[str], *, labelled: bool
+) -> None:
     ax.set_title(title)
     ax.tick_params(length=0)
+    ax.set_yticks(range(len(rows)), rows if labelled else [""] * len(rows))
+    ax.set_xticks(range(len(columns)), columns)
+
+
+def _numbers(ax: "Axes", grid: np.ndarray, text: Callable[[float], str], white: np.ndarray) -> None:
+    """Writes what is there into its field, in white or in black."""
     for (i, j), number in np.ndenumerate(grid):
         if not math.isnan(number):
-            text = f"{number:.2f}".replace("0.", ".", 1) if number < 1 else f"{number:.0f}"
-            color = "white" if dark[i, j] > 0.55 else "black"
-            ax.text(j, i, text, ha="center", va="center", color=color, fontsize=6.5)
+            said, color = text(number).replace("0.", ".", 1), "white" if white[i, j] else "black"
+            ax.text(j, i, said, ha="center", va="center", color=color, fontsize=6.5)

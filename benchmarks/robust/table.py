@@ -114,10 +114,10 @@ def lines(rows: Sequence[Row]) -> list[Line]:
 def _place(key: tuple[str, str, float | None]) -> tuple[int, int, float]:
     condition, variant, lam = key
     order = ("base", *variants.VARIANTS, *variants.CONTROLS)
-    return _index(conditions.CONDITIONS, condition), _index(order, variant), lam or 0.0
+    return index(conditions.CONDITIONS, condition), index(order, variant), lam or 0.0
 
 
-def _index(names: Iterable[str], name: str) -> int:
+def index(names: Iterable[str], name: str) -> int:
     """Its place; behind all others for a name that the table no longer has."""
     known = list(names)
     return known.index(name) if name in known else len(known)

@@ -271,9 +271,7 @@ def hours(cfg: config.Config, work: Work, times: Timing, width: int) -> dict[str
             continue
         groups = math.ceil(phase.left / width)
         found[f"{phase.name} x {phase.left}"] = training(phase, times) * groups
-        checks += times.diagnosis[phase.name] * (
-            groups * phase.events("diagnose_every", "checkpoint_every")
-        )
+        checks += times.diagnosis[phase.name] * (groups * phase.checks)
         saves += times.checkpoint * (phase.left * phase.events("checkpoint_every"))
     found["held-out checks"] = checks * (1 / 3600)
     found["checkpoints"] = saves * (1 / 3600)

@@ -51,6 +51,11 @@ class Phase(NamedTuple):
         """Of data, that one run reads."""
         return self.critic_updates + build.reads_data(self.cfg) * self.cfg.train.steps
 
+    @property
+    def checks(self) -> int:
+        """Held-out checks of one run: those that are due, and one before every checkpoint."""
+        return self.events("diagnose_every", "checkpoint_every")
+
     def events(self, *every: str) -> int:
         """At how many steps one run reaches any of these intervals of config.train, or its end."""
         total = self.cfg.train.warmup + self.cfg.train.steps

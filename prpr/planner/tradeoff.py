@@ -95,9 +95,7 @@ def budget(
     groups = last.jobs / configured / width  # of one λ: its seeds, side by side with others
     scores = times.scoring * (len(cfg.seeds) / 3600)
     saves = times.checkpoint * (len(cfg.seeds) * last.events("checkpoint_every") / 3600)
-    checks = times.diagnosis[last.name] * (
-        groups * last.events("diagnose_every", "checkpoint_every") / 3600
-    )
+    checks = times.diagnosis[last.name] * (groups * last.checks / 3600)
     own = training(last, times) * (math.ceil(jobs / width) / wanted)
     each = own + scores + saves + checks
     everything = total(spent.values())
